@@ -1,0 +1,1 @@
+"""One adapter for each kind of plugin, all behind `interface.py`."""

@@ -1,0 +1,1 @@
+"""Keys, signatures, bundles and trust: from bytes of unknown origin to evidence."""

@@ -1,0 +1,1 @@
+"""The jail: one module per kernel layer, and the ordered entry into all of them."""

@@ -1,0 +1,1 @@
+"""Watching a run: deadlines, output caps, denials, resource use, the end of the tree and its cause."""
