@@ -1,11 +1,24 @@
 """Everything that the signing room can refuse, as one tree.
 
     SigningError
-    └── (each subclass carries a stable `id` and the exit `code` of the command line)
+    ├── JsonError             4   PLG-JSN-…   bytes that are not JSON within the decoder's rules
+    ├── PathError             4   PLG-PTH-…   a path that a bundle cannot carry
+    ├── EnvelopeError         4   PLG-ENV-…   a manifest whose identity or file list is malformed
+    ├── BundleError           4   PLG-BND-…   a container that is not the one its manifest describes
+    │   └── BundleUnreadable  2   PLG-BND-001 a file that cannot be opened
+    ├── SignatureRefused      3   PLG-SIG-…   a present signature that does not verify
+    ├── KeyRefused            3   PLG-KEY-…   a key that must not be used
+    │   └── KeyFileError      4   PLG-KEY-…   a key file that cannot be read, or must not be written
+    ├── TrustRefused          3   PLG-TRU-…   a well-formed bundle that no trusted key vouches for
+    └── TrustStoreError       4   PLG-TST-…   a trust store that is malformed or that others can write
 
-The two bottom rooms do not know each other, so each room has its own root with the same shape;
-`plugsec.errors` draws them together (docs/adr/0002-one-error-shape.md).
+A class says what kind of thing was refused, the `id` of each refusal says exactly which rule; `IDS`
+lists them all, and a test holds the list and the code equal. The two bottom rooms do not know each
+other, so each room has its own root with the same shape; `plugsec.errors` draws them together
+(docs/adr/0002-one-error-shape.md).
 """
+
+_EXCERPT_CHARS = 80  # enough of a hostile string to recognise it, too little to fill a terminal
 
 
 class SigningError(Exception):
@@ -19,7 +32,85 @@ class SigningError(Exception):
     id: str = "PLG-GEN-000"
     code: int = 70
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, id: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if id:
+            self.id = id
+
+
+class JsonError(SigningError):
+    """Bytes are not JSON within the decoder's rules, or a value has no canonical form (exit 4)."""
+
+    id = "PLG-JSN-003"
+    code = 4
+
+
+class PathError(SigningError):
+    """A path cannot be carried by a bundle (exit 4)."""
+
+    id = "PLG-PTH-001"
+    code = 4
+
+
+class EnvelopeError(SigningError):
+    """A manifest's identity or file list is malformed (exit 4)."""
+
+    id = "PLG-ENV-001"
+    code = 4
+
+
+class BundleError(SigningError):
+    """A container is not, byte for byte, the one that its manifest describes (exit 4)."""
+
+    id = "PLG-BND-002"
+    code = 4
+
+
+class BundleUnreadable(BundleError):
+    """A bundle file cannot be opened at all (exit 2: the command line names the wrong thing)."""
+
+    id = "PLG-BND-001"
+    code = 2
+
+
+class SignatureRefused(SigningError):
+    """A signature that is present does not verify, so the bundle is refused (exit 3)."""
+
+    id = "PLG-SIG-001"
+    code = 3
+
+
+class KeyRefused(SigningError):
+    """A key is of a kind, or has a value, that must not be used (exit 3)."""
+
+    id = "PLG-KEY-001"
+    code = 3
+
+
+class KeyFileError(KeyRefused):
+    """A key file cannot be read, or must not be written (exit 4)."""
+
+    id = "PLG-KEY-007"
+    code = 4
+
+
+class TrustRefused(SigningError):
+    """The bundle is well-formed, but no trusted key vouches for it now (exit 3)."""
+
+    id = "PLG-TRU-001"
+    code = 3
+
+
+class TrustStoreError(SigningError):
+    """The trust store is malformed, or others than its owner can write it (exit 4)."""
+
+    id = "PLG-TST-001"
+    code = 4
+
+
+def excerpt(text: object) -> str:
+    """Return the beginning of hostile text for a message; `repr` makes it one line of ASCII."""
+    shown = ascii(text)
+    return shown if len(shown) <= _EXCERPT_CHARS else shown[: _EXCERPT_CHARS - 1] + "…"

@@ -1,0 +1,87 @@
+"""The verified bytes themselves, held in memory that nobody can change any more.
+
+A run executes what was hashed, not what lies under the same path a moment later: the payload is copied,
+as it is hashed, into a memfd which is then sealed (memfd_create(2), fcntl(2) F_ADD_SEALS).
+"""
+
+import errno
+import fcntl
+import os
+from typing import NamedTuple
+
+from plugsec_signing.envelope import Envelope, FileEntry
+from plugsec_signing.errors import BundleError
+
+PAYLOAD_IN_MEMORY_MAX = 64 * 1024 * 1024  # beyond this a run would double its memory; the store maps files
+_MFD_NOEXEC_SEAL = 0x0008  # Linux 6.3; required where sysctl vm.memfd_noexec is 2
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class PayloadEntry(NamedTuple):
+    """Where a file's `size` bytes begin in the payload."""
+
+    path: str
+    mode: int
+    offset: int
+    size: int
+
+
+class Payload(NamedTuple):
+    """A sealed memfd and what it holds; whoever owns the evidence closes `fd`."""
+
+    fd: int
+    entries: tuple[PayloadEntry, ...]
+
+
+class PayloadWriter:
+    """Collects a payload while it is being verified; `seal` ends the writing, `abandon` the attempt."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        total = sum(entry.size for entry in envelope.files)
+        if total > PAYLOAD_IN_MEMORY_MAX:
+            raise BundleError(
+                f"the payload is {total} bytes; at most {PAYLOAD_IN_MEMORY_MAX} are run from a bundle file",
+                "make the plugin smaller, or pass large data as an input file",
+                id="PLG-BND-015",
+            )
+        self._fd = _memfd("plugsec-payload")
+        self._entries: list[PayloadEntry] = []
+        self._offset = 0
+
+    def begin(self, entry: FileEntry) -> None:
+        """Note where the next file begins."""
+        self._entries.append(PayloadEntry(entry.path, entry.mode, self._offset, entry.size))
+        self._offset += entry.size
+
+    def chunk(self, data: memoryview) -> None:
+        """Append bytes."""
+        while data:  # each round writes at least one byte
+            try:
+                written = os.write(self._fd, data)
+            except OSError as err:
+                raise BundleError(
+                    f"the payload does not fit in memory: {err.strerror}", id="PLG-BND-016"
+                ) from err
+            data = data[written:]
+
+    def seal(self) -> Payload:
+        """Return the payload, which from here on nobody can change."""
+        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
+        return Payload(self._fd, tuple(self._entries))
+
+    def abandon(self) -> None:
+        """Close the memory of a bundle that was refused."""
+        os.close(self._fd)
+
+
+def _memfd(name: str) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+    except OSError as err:
+        if err.errno != errno.EINVAL:
+            raise BundleError(f"no memory for the payload: {err.strerror}", id="PLG-BND-016") from err
+    try:
+        return os.memfd_create(name, flags)
+    except OSError as err:
+        raise BundleError(f"no memory for the payload: {err.strerror}", id="PLG-BND-016") from err

@@ -1,0 +1,183 @@
+"""From a file of unknown origin to evidence: one descriptor, one pass, every step or none.
+
+`VerifiedBundle` is the only type that the rest of plugsec accepts as a bundle, and `verify_bundle` the
+only way to get one. The bypass has a name to blush at and a type of its own.
+"""
+
+import os
+import stat
+from typing import Any, NoReturn
+
+from plugsec_signing import keys, sshsig
+from plugsec_signing.bundle import BundleHead, read_bundle
+from plugsec_signing.envelope import Envelope, FileEntry
+from plugsec_signing.errors import BundleError, BundleUnreadable, SignatureRefused, TrustRefused, excerpt
+from plugsec_signing.payload import Payload, PayloadWriter
+from plugsec_signing.times import format_time
+from plugsec_signing.trust import Signer, TrustStore, judge
+
+
+class _Evidence:
+    """What was found about a bundle; frozen. `close` gives back the payload's memory."""
+
+    __slots__ = (
+        "bundle_id", "envelope", "path", "payload", "signers", "trust_digest", "untrusted", "warnings",
+    )  # fmt: skip
+    envelope: Envelope
+    bundle_id: str
+    signers: tuple[Signer, ...]
+    untrusted: tuple[str, ...]
+    trust_digest: str
+    path: str
+    warnings: tuple[str, ...]
+    payload: Payload | None
+
+    def __init__(self, **found: Any) -> None:  # noqa: ANN401
+        for name in _Evidence.__slots__:
+            object.__setattr__(self, name, found[name])
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"evidence is frozen: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"evidence is frozen: {name} cannot be removed")
+
+    def close(self) -> None:
+        """Close the payload's descriptor, once; evidence without payload has nothing to close."""
+        if self.payload is not None:
+            os.close(self.payload.fd)
+            object.__setattr__(self, "payload", None)
+
+
+class VerifiedBundle(_Evidence):
+    """Every signature verifies, a trusted key releases it, every byte is the one that was signed."""
+
+    __slots__ = ()
+
+
+class UnsafeUnsignedBundle(_Evidence):
+    """The structure and hashes hold, but **nobody** vouches for it; no signers, no trust digest."""
+
+    __slots__ = ()
+
+
+def verify_bundle(path: str, trust: TrustStore, now: int, *, keep_payload: bool = False) -> VerifiedBundle:
+    """Verify a bundle file completely; `now` in unix seconds.
+
+    1. Open it once, without waiting and only if it is a regular file; all reading uses that descriptor.
+    2. Read the manifest: canonical form, identity, paths, file list (exit 4).
+    3. Verify *every* signature present, under its own key, which must be the one that names it (exit 3).
+    4. Ask the trust store which of them count for this plugin now; one with role release must (exit 3).
+    5. Refuse a bundle whose own `expires` has passed (exit 3).
+    6. Compare every header and hash every payload byte, to the very end of the file (exit 4).
+    7. With `keep_payload`, seal the copy that was made while hashing.
+
+    Nothing is written anywhere. Raises SigningError only, and then leaves no descriptor open.
+    """
+    sink = _Verification(trust, now, keep_payload)
+    return VerifiedBundle(**_read(path, sink), trust_digest=trust.digest)
+
+
+def verify_unsafe_unsigned(path: str, *, keep_payload: bool = False) -> UnsafeUnsignedBundle:
+    """Do steps 1, 2, 3, 6 and 7 of `verify_bundle` and demand no signature. Its use must be recorded."""
+    sink = _Verification(None, 0, keep_payload)
+    return UnsafeUnsignedBundle(**_read(path, sink), trust_digest="")
+
+
+def open_bundle(path: str) -> int:
+    """Open a bundle file for reading; raises BundleUnreadable (exit 2) or BundleError (exit 4)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise BundleUnreadable(f"the bundle {excerpt(path)} cannot be opened: {reason}") from err
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise BundleError(f"{excerpt(path)} is not a regular file", id="PLG-BND-002")
+    return fd
+
+
+def check_signatures(head: BundleHead) -> tuple[str, ...]:
+    """Verify every signature of a bundle; return the fingerprints, sorted. Raises SigningError (exit 3)."""
+    if head.attestations:
+        # An unchecked attestation would be a place where anybody can put anything.
+        raise SignatureRefused(
+            "the bundle carries attestations, which this version cannot check yet",
+            "use the bundle without them, or a newer plugsec",
+            id="PLG-SIG-008",
+        )
+    for name, armour in head.signatures.items():
+        signature = sshsig.parse(armour)
+        key = sshsig.verify(signature, head.envelope.manifest_bytes, sshsig.NAMESPACE_MANIFEST)
+        if keys.fingerprint(key) != name:
+            raise SignatureRefused(
+                "a signature is named for another key than the one that made it", id="PLG-SIG-007"
+            )
+    return tuple(head.signatures)
+
+
+class _Verification:
+    """The sink that verifies while `read_bundle` reads; without a trust store nobody needs to vouch."""
+
+    def __init__(self, trust: TrustStore | None, now: int, keep_payload: bool) -> None:
+        self._trust = trust
+        self._now = now
+        self._keep = keep_payload
+        self.writer: PayloadWriter | None = None
+        self.fingerprints: tuple[str, ...] = ()
+        self.signers: tuple[Signer, ...] = ()
+
+    def head(self, head: BundleHead) -> None:
+        self.fingerprints = check_signatures(head)  # 3
+        if self._trust is not None:
+            self.signers = judge(self._trust, head.envelope.name, self.fingerprints, self._now)  # 4
+            _check_expiry(head.envelope, self._now)  # 5
+        if self._keep:
+            self.writer = PayloadWriter(head.envelope)
+
+    def begin(self, entry: FileEntry) -> None:
+        if self.writer is not None:
+            self.writer.begin(entry)
+
+    def chunk(self, data: memoryview) -> None:
+        if self.writer is not None:
+            self.writer.chunk(data)
+
+
+def _read(path: str, sink: _Verification) -> dict[str, Any]:
+    fd = open_bundle(path)  # 1
+    try:
+        envelope = read_bundle(fd, sink).envelope  # 2, 6
+        payload = sink.writer.seal() if sink.writer is not None else None  # 7
+    except BaseException:
+        if sink.writer is not None:
+            sink.writer.abandon()
+        raise
+    finally:
+        os.close(fd)
+    counted = {signer.fingerprint for signer in sink.signers}
+    return {
+        "envelope": envelope,
+        "bundle_id": envelope.bundle_id,
+        "signers": sink.signers,
+        "untrusted": tuple(name for name in sink.fingerprints if name not in counted),
+        "path": path,
+        "warnings": _warnings(path, envelope),
+        "payload": payload,
+    }
+
+
+def _check_expiry(envelope: Envelope, now: int) -> None:
+    if envelope.expires is not None and now >= envelope.expires:
+        raise TrustRefused(
+            f"{envelope.name} {envelope.version} expired at {format_time(envelope.expires)}",
+            "ask its publisher for a newer release",
+            id="PLG-TRU-007",
+        )
+
+
+def _warnings(path: str, envelope: Envelope) -> tuple[str, ...]:
+    expected = f"{envelope.plugin}-{envelope.version}.plug"
+    if os.path.basename(path) == expected:
+        return ()
+    return (f"the file is called {excerpt(os.path.basename(path))}, its manifest says {expected}",)

@@ -1,0 +1,22 @@
+"""Strings as SSH writes them: a length in four bytes, then that many bytes (RFC 4251 §5)."""
+
+
+def string(data: bytes) -> bytes:
+    """Return `data` as an SSH string."""
+    return len(data).to_bytes(4, "big") + data
+
+
+def strings(blob: bytes, count: int) -> list[bytes] | None:
+    """Split a blob into exactly `count` SSH strings with nothing left over; None if it is not that.
+
+    The caller names the refusal: only it knows what the blob was meant to be.
+    """
+    found: list[bytes] = []
+    at = 0
+    for _ in range(count):
+        end = at + 4 + int.from_bytes(blob[at : at + 4], "big")
+        if at + 4 > len(blob) or end > len(blob):
+            return None
+        found.append(blob[at + 4 : end])
+        at = end
+    return found if at == len(blob) else None
