@@ -47,6 +47,7 @@ _NAMESPACES = (
 )  # fmt: skip
 _OOM_SCORE = b"500"  # under memory pressure the jail goes before its supervisor
 _BOOT_FAILED = 125
+_FD_MAX = 0x7FFFFFFF
 _EBUSY = 16  # another filter of this process already has a listener (seccomp(2))
 
 
@@ -88,6 +89,7 @@ def fail(sock: _socket.socket, errno: int, detail: str) -> None:
 def _main(sock: _socket.socket) -> None:
     at("boot", "parent-death signal")
     supervisor = os.getppid()
+    linux.close_range(CONTROL_FD + 1, _FD_MAX)  # whatever the caller's shell left open
     die_with_parent()
     reset_signals()
     os.umask(0o077)
@@ -199,7 +201,7 @@ def _init(  # the one place where the whole of steps 6 to 9 can be read in order
         die_with_parent()
         _still_wanted(alive)
         at("mount-namespace", "build the root")
-        output = mounts.build_root(spec, trees, payload, inputs)
+        results = mounts.build_root(spec, trees, payload, inputs)
         at("mount-namespace", "mount /proc")
         has_proc = mounts.mount_proc()
         at("mount-namespace", "pivot_root")
@@ -209,8 +211,8 @@ def _init(  # the one place where the whole of steps 6 to 9 can be read in order
         at("rlimits", "setsid")
         os.setsid()
         at("rlimits", "setrlimit")
-        for kind, value in spec.rlimits:
-            resource.setrlimit(kind, (value, value))
+        for kind, soft, hard in spec.rlimits:
+            resource.setrlimit(kind, (soft, hard))
         at("capabilities", "bounding set")
         capabilities.drop_bounding_set()
         at("no-new-privs", "prctl")
@@ -224,8 +226,8 @@ def _init(  # the one place where the whole of steps 6 to 9 can be read in order
         at("pid-namespace", "fork plugin")
         plugin = os.fork()
         if plugin == 0:
-            _plugin(sock, spec, output, {"proc": has_proc, "mdwe": mdwe})
-        _reap(sock, plugin, spec, output)
+            _plugin(sock, spec, results, {"proc": has_proc, "mdwe": mdwe})
+        _reap(sock, plugin, spec, results)
     except OSError as error:
         fail(sock, error.errno or 0, str(error))
     except BaseException as error:
@@ -262,50 +264,44 @@ def _landlock_rules(spec: SandboxSpec, *, has_proc: bool) -> list[tuple[str, int
     return rules
 
 
-def _reap(sock: _socket.socket, plugin: int, spec: SandboxSpec, output: int) -> NoReturn:
+def _reap(sock: _socket.socket, plugin: int, spec: SandboxSpec, results: tuple[int, int]) -> NoReturn:
     """Pid 1: reap everything, report how the plugin ended, and take the rest down by leaving."""
     at("seccomp", "init's filter")
-    if output >= 0:
-        os.close(output)
+    for fd in results:
+        if fd >= 0:
+            os.close(fd)
     for fd in range(CONTROL_FD):
         os.close(fd)
-    linux.close_range(CONTROL_FD + 1, 0x7FFFFFFF)
+    linux.close_range(CONTROL_FD + 1, _FD_MAX)
     gc.disable()
     linux.seccomp_load(spec.seccomp_init, listener=False)
     while True:
         try:
-            pid, status, usage = os.wait4(-1, 0)
+            pid, status = os.waitpid(-1, 0)
         except ChildProcessError:
             os._exit(_BOOT_FAILED)
         if pid == plugin:
             break
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    report = {
-        "at": "exited",
-        "status": status,
-        "cpu_ms": round((children.ru_utime + children.ru_stime) * 1000),
-        "peak_bytes": max(usage.ru_maxrss, children.ru_maxrss) * 1024,
-    }
     try:
-        control.send(sock, report)
+        control.send(sock, {"at": "exited", "status": status})
     finally:
         os._exit(0)
 
 
-def _plugin(sock: _socket.socket, spec: SandboxSpec, output: int, entered: dict[str, Any]) -> NoReturn:
+def _plugin(
+    sock: _socket.socket, spec: SandboxSpec, results: tuple[int, int], entered: dict[str, Any]
+) -> NoReturn:
     """Pid 2: the last layer, the go-ahead, and the plugin."""
     try:
         at("seccomp", "keep descriptors")
-        keep = [0, 1, 2, RPC_FD, CONTROL_FD]
-        if output >= 0:
-            keep.append(output)
-        _close_except(keep)
+        held = [fd for fd in results if fd >= 0]
+        _close_except([0, 1, 2, RPC_FD, CONTROL_FD, *held])
         os.chdir(TMP_DIR)
         runner = _prepare_python(spec) if spec.kind == "python" else None
         at("seccomp", "filter")
         listener, reports = _load_filter(spec)
         at("seccomp", "hand over the listener")
-        descriptors = tuple(fd for fd in (output, listener) if fd >= 0)
+        descriptors = (*held, *([listener] if reports else []))
         control.send(sock, {"at": "entered", "denial_report": reports, **entered}, descriptors)
         for fd in descriptors:
             os.close(fd)
@@ -340,7 +336,7 @@ def _close_except(keep: list[int]) -> None:
         if fd > first:
             linux.close_range(first, fd - 1)
         first = fd + 1
-    linux.close_range(first, 0x7FFFFFFF)
+    linux.close_range(first, _FD_MAX)
 
 
 def _prepare_python(spec: SandboxSpec) -> Any:  # noqa: ANN401

@@ -7,7 +7,8 @@ then) and attached by `build_root` afterwards. Nothing of the host's tree remain
 import os
 
 from plugsec.sandbox import linux
-from plugsec.sandbox.spec import INPUT_DIR, OUTPUT_DIR, PLUGIN_DIR, TMP_DIR, Bind, SandboxSpec
+from plugsec.sandbox.spec import INPUT_DIR, OUTPUT_DIR, PLUGIN_DIR, TMP_DIR, SandboxSpec
+from plugsec_plugins.runtimes.plan import Bind
 
 _ROOT_SLACK_BYTES = 1024 * 1024  # directories and the few small files of /etc
 _ROOT_SLACK_INODES = 256
@@ -44,8 +45,10 @@ def open_sources(binds: tuple[Bind, ...]) -> list[int]:
     return trees
 
 
-def build_root(spec: SandboxSpec, trees: list[int], payload_fd: int, input_fds: list[int]) -> int:
-    """Build the root and stand in it; returns a descriptor of /output, or -1."""
+def build_root(
+    spec: SandboxSpec, trees: list[int], payload_fd: int, input_fds: list[int]
+) -> tuple[int, int]:
+    """Build the root and stand in it; returns descriptors of /tmp and of /output (-1 without one)."""
     size = spec.input_bytes + _ROOT_SLACK_BYTES
     for file in spec.files:
         size += -(-file.size // _BLOCK_BYTES) * _BLOCK_BYTES
@@ -70,12 +73,10 @@ def build_root(spec: SandboxSpec, trees: list[int], payload_fd: int, input_fds: 
     for bind, tree in zip(spec.binds, trees, strict=True):
         _attach(bind, tree)
     _unpack(spec, payload_fd, input_fds)
-    _private_tmpfs(TMP_DIR, spec)
-    output = -1
-    if spec.output:
-        output = _private_tmpfs(OUTPUT_DIR, spec)
+    temporary = _private_tmpfs(TMP_DIR, spec)
+    output = _private_tmpfs(OUTPUT_DIR, spec) if spec.output else -1
     os.makedirs("proc", 0o555, exist_ok=True)
-    return output
+    return temporary, output
 
 
 def mount_proc() -> bool:

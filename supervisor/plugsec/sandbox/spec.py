@@ -8,6 +8,8 @@ a report. Sizes in bytes, times in milliseconds.
 import json
 from typing import Any, NamedTuple
 
+from plugsec_plugins.runtimes.plan import Bind
+
 SPEC_BYTES_MAX = 64 * 1024 * 1024  # 100,000 payload files at some 300 bytes each, with room to spare
 MESSAGE_BYTES_MAX = 4096  # every message on the control socket fits one packet of this size
 DESCRIPTORS_MAX = 250  # SCM_MAX_FD is 253 (include/net/scm.h)
@@ -20,16 +22,6 @@ OWN_PROCESSES = 2
 
 # Descriptors that boot is started with: 0-2 the plugin's streams, 3 the call channel, 4 the control socket.
 CONTROL_FD = 4
-
-
-class Bind(NamedTuple):
-    """A tree or file of the host that appears in the jail at `target`; `exec` lets Landlock execute it."""
-
-    source: str
-    target: str
-    write: bool = False
-    exec: bool = False
-    device: bool = False
 
 
 class File(NamedTuple):
@@ -53,7 +45,7 @@ class SandboxSpec(NamedTuple):
     output: bool  # a writable /output exists
     tmp_bytes: int
     tmp_inodes: int
-    rlimits: tuple[tuple[int, int], ...]  # (resource, soft = hard)
+    rlimits: tuple[tuple[int, int, int], ...]  # (resource, soft, hard)
     landlock_abi: int  # 0: the layer is not applied (allowed to be missing)
     write_exec_memory: bool  # the `jit` permission
     setgroups: bool  # root's run: drop supplementary groups inside

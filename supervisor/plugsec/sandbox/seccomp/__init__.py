@@ -1,0 +1,86 @@
+"""seccomp: a default-deny allow-list of system calls, one filter for each kind of plugin.
+
+`program` returns the compiled filter for a kind and what its grant adds, from a cache keyed by the
+digest of the profiles' own bytes. The cache is never an authority: a file that does not match its own
+digest, or that others could have written, is compiled again.
+"""
+
+import hashlib
+import os
+import stat
+
+from plugsec.sandbox.seccomp.tables import PROFILES
+
+_FORMAT = b"plugsec.seccomp/1"
+_DIGEST_BYTES = 32
+_PROGRAM_BYTES_MAX = 4096 * 8
+
+
+def profile_names(kind: str, *, process: bool, execute: bool, jit: bool) -> tuple[str, ...]:
+    """The profiles that make up one filter."""
+    if kind == "init":
+        return ("init",)
+    extra = [name for name, wanted in (("process", process), ("execve", execute), ("jit", jit)) if wanted]
+    return ("base", kind, *extra)
+
+
+def program(
+    names: tuple[str, ...], architecture: str, *, notify: bool, cache_directory: str
+) -> tuple[bytes, str]:
+    """The program for the combined profiles and the digest (hex) of their source.
+
+    Raises `compile.LibseccompMissing` when it must be compiled and cannot.
+    """
+    sources = [_read(f"{name}.profile") for name in names]
+    table = _read(f"{architecture}.calls")
+    digest = hashlib.sha256(b"\0".join([_FORMAT, architecture.encode(), b"%d" % notify, table, *sources]))
+    key = digest.hexdigest()
+    path = os.path.join(cache_directory, f"{key}.bpf")
+    cached = _load(path)
+    if cached is not None:
+        return cached, key
+    from plugsec.sandbox.seccomp.compile import compile_program  # noqa: PLC0415 - cold only
+    from plugsec.sandbox.seccomp.profile import parse  # noqa: PLC0415
+
+    rules = tuple(
+        rule for name, source in zip(names, sources, strict=True) for rule in parse(source.decode(), name)
+    )
+    compiled = compile_program(rules, architecture, notify=notify)
+    _store(path, compiled)
+    return compiled, key
+
+
+def _read(name: str) -> bytes:
+    with open(os.path.join(PROFILES, name), "rb") as file:
+        return file.read()
+
+
+def _load(path: str) -> bytes | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            return None
+        data = os.read(fd, _DIGEST_BYTES + _PROGRAM_BYTES_MAX)
+    finally:
+        os.close(fd)
+    body = data[_DIGEST_BYTES:]
+    return body if body and hashlib.sha256(body).digest() == data[:_DIGEST_BYTES] else None
+
+
+def _store(path: str, compiled: bytes) -> None:
+    """Best effort: without a cache every run compiles, which is slower and just as safe."""
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, hashlib.sha256(compiled).digest() + compiled)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except OSError:
+        return

@@ -1,0 +1,75 @@
+"""Why a run ended: one pure function from what was seen to one of the outcomes.
+
+The order is the argument: what the operator did, then what the supervisor enforced, then what the
+kernel counted, then what the plugin's end looks like, and only then what the plugin says of itself.
+"""
+
+import os
+import signal
+from typing import Any, NamedTuple
+
+from plugsec.supervision.loop import Facts
+
+_NO_SPACE = ("[Errno 28]", "[Errno 122]")  # ENOSPC, EDQUOT in a Python exception's text
+_NO_PROCESS = ("can't start new thread", "[Errno 11]")  # EAGAIN
+_NEARLY = 0.9  # of the memory limit: an allocation that failed there failed because of it
+
+
+class Ended(NamedTuple):
+    """`outcome` is ok, failed, limit, interrupted or host; `limit` names which one."""
+
+    outcome: str
+    limit: str = ""
+    result: Any = None
+    message: str = ""
+    trace: str = ""
+
+
+def attribute(facts: Facts, *, memory_bytes: int) -> Ended:
+    """Judge a run."""
+    answer = facts.answer
+    message = answer.message if answer is not None else ""
+    trace = answer.trace if answer is not None else ""
+    if facts.interrupted:
+        return Ended("interrupted", message="interrupted; the plugin is dead")
+    limit = facts.limit or _counted(facts) or _died_of(facts) or _said(facts, memory_bytes)
+    if limit:
+        return Ended("limit", limit=limit, message=message, trace=trace)
+    if facts.launch_error:
+        return Ended("host", message=facts.launch_error)
+    if answer is not None and answer.ok:
+        return Ended("ok", result=answer.result)
+    return Ended("failed", message=message or "the plugin ended without an answer", trace=trace)
+
+
+def _counted(facts: Facts) -> str:
+    """The kernel's own counters."""
+    if facts.cgroup is None:
+        return ""
+    if facts.cgroup.oom_kills:
+        return "memory"
+    return "processes" if facts.cgroup.forks_refused else ""
+
+
+def _died_of(facts: Facts) -> str:
+    """Signals that only a limit sends."""
+    if facts.status is None or not os.WIFSIGNALED(facts.status):
+        return ""
+    return {signal.SIGXCPU: "cpu", signal.SIGXFSZ: "files"}.get(os.WTERMSIG(facts.status), "")
+
+
+def _said(facts: Facts, memory_bytes: int) -> str:
+    """A failure that the plugin or its runtime ascribes to a limit it really was at."""
+    answer = facts.answer
+    if answer is None or answer.ok:
+        return ""
+    if answer.error_type == "MemoryError":
+        return "memory"
+    if answer.error_type in {"OSError", "BlockingIOError", "RuntimeError"}:
+        if facts.tmp_full and any(text in answer.message for text in _NO_SPACE):
+            return "files"
+        if any(text in answer.message for text in _NO_PROCESS):
+            return "processes"
+    if facts.tmp_full:
+        return "files"
+    return "memory" if not answer.error_type and facts.memory_peak_bytes >= memory_bytes * _NEARLY else ""

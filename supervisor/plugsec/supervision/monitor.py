@@ -1,0 +1,97 @@
+"""Resource use while a run lasts, and which limit it has passed.
+
+Where a cgroup exists its counters are exact. Elsewhere psutil sums over the process tree, which sees
+only what lasts for a tick and is declared weaker in the receipt. psutil is imported at the first tick
+that needs it, so short runs never pay for it.
+"""
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from plugsec.sandbox.cgroups import RunCgroup
+
+if TYPE_CHECKING:
+    import psutil
+
+TICK_S = 0.05
+_OWN_TASKS = 1  # init, among the children of the waiter
+
+
+class Reading(NamedTuple):
+    """Peaks so far; 0 where nothing was measured yet."""
+
+    memory_bytes: int = 0
+    processes: int = 0
+    cpu_ms: int = 0
+
+
+class Monitor:
+    """Looks at one jail every TICK_S and says which limit is passed."""
+
+    def __init__(
+        self, pid: int, cgroup: RunCgroup | None, *, memory_bytes: int, processes: int, cpu_ms: int
+    ) -> None:
+        self._pid = pid
+        self._cgroup = cgroup
+        self._memory_bytes, self._processes, self._cpu_ms = memory_bytes, processes, cpu_ms
+        self.peak = Reading()
+        self.next_tick = time.monotonic() + TICK_S
+
+    def tick(self, now: float) -> str | None:
+        """Take a reading if one is due; the name of a limit that is passed, or None."""
+        if now < self.next_tick:
+            return None
+        exceeded = self._from_cgroup() if self._cgroup is not None else None
+        if self._cgroup is None or self._cgroup.version == 1:
+            exceeded = exceeded or self._from_tree()
+        self.next_tick = time.monotonic() + TICK_S
+        return exceeded
+
+    def _from_cgroup(self) -> str | None:
+        assert self._cgroup is not None  # noqa: S101 - the caller's condition
+        usage = self._cgroup.usage()
+        self._note(usage.memory_peak_bytes or 0, usage.processes_peak or 0, usage.cpu_ms or 0)
+        if usage.oom_kills:
+            return "memory"
+        if usage.forks_refused:
+            return "processes"
+        return "cpu" if usage.cpu_ms is not None and usage.cpu_ms > self._cpu_ms else None
+
+    def _from_tree(self) -> str | None:
+        import psutil  # noqa: PLC0415 - see the module's docstring
+
+        memory = tasks = 0
+        cpu = 0.0
+        try:
+            tree = psutil.Process(self._pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return None
+        for process in tree:
+            try:
+                memory += _memory(process, psutil)
+                tasks += process.num_threads()
+                times = process.cpu_times()
+                cpu += times.user + times.system + times.children_user + times.children_system
+            except psutil.Error:
+                continue  # it ended in between
+        tasks = max(0, tasks - _OWN_TASKS)
+        self._note(memory, tasks, round(cpu * 1000))
+        if self._cgroup is None and memory > self._memory_bytes:
+            return "memory"
+        if self._cgroup is None and tasks > self._processes:
+            return "processes"
+        return "cpu" if cpu * 1000 > self._cpu_ms else None
+
+    def _note(self, memory: int, processes: int, cpu_ms: int) -> None:
+        peak = self.peak
+        self.peak = Reading(
+            max(peak.memory_bytes, memory), max(peak.processes, processes), max(peak.cpu_ms, cpu_ms)
+        )
+
+
+def _memory(process: "psutil.Process", module: object) -> int:
+    """Proportional set size; resident size where /proc does not tell (a process that is not dumpable)."""
+    try:
+        return int(process.memory_full_info().pss)
+    except module.AccessDenied:  # type: ignore[attr-defined]
+        return int(process.memory_info().rss)
