@@ -171,7 +171,6 @@ def read_bundle(fd: int, sink: Sink) -> BundleHead:
         if digest.hexdigest() != entry.sha256:
             raise BundleError(
                 f"the content of {excerpt(entry.path)} does not have the hash that the manifest promises",
-                "get the bundle again from its publisher",
                 id="PLG-BND-012",
             )
     if stream.take(len(ustar.END)) != ustar.END:  # 5

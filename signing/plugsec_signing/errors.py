@@ -31,11 +31,12 @@ class SigningError(Exception):
 
     id: str = "PLG-GEN-000"
     code: int = 70
+    next_step: str = ""  # the hint where a refusal has no better one
 
     def __init__(self, message: str, hint: str = "", *, id: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.next_step
         if id:
             self.id = id
 
@@ -52,6 +53,7 @@ class PathError(SigningError):
 
     id = "PLG-PTH-001"
     code = 4
+    next_step = "rename or exclude the file, and pack again"
 
 
 class EnvelopeError(SigningError):
@@ -59,6 +61,7 @@ class EnvelopeError(SigningError):
 
     id = "PLG-ENV-001"
     code = 4
+    next_step = "`plugsec pack DIR` writes manifests that are well-formed"
 
 
 class BundleError(SigningError):
@@ -66,6 +69,7 @@ class BundleError(SigningError):
 
     id = "PLG-BND-002"
     code = 4
+    next_step = "get the bundle again from its publisher"
 
 
 class BundleUnreadable(BundleError):
@@ -73,6 +77,7 @@ class BundleUnreadable(BundleError):
 
     id = "PLG-BND-001"
     code = 2
+    next_step = "give the path of a .plug file that you may read"
 
 
 class SignatureRefused(SigningError):
@@ -80,6 +85,7 @@ class SignatureRefused(SigningError):
 
     id = "PLG-SIG-001"
     code = 3
+    next_step = "get the bundle again from its publisher, or sign it again"
 
 
 class KeyRefused(SigningError):
@@ -87,6 +93,7 @@ class KeyRefused(SigningError):
 
     id = "PLG-KEY-001"
     code = 3
+    next_step = "use an Ed25519 key: plugsec keygen NAME"
 
 
 class KeyFileError(KeyRefused):
@@ -94,6 +101,7 @@ class KeyFileError(KeyRefused):
 
     id = "PLG-KEY-007"
     code = 4
+    next_step = "give the path of an OpenSSH private key that only you can read"
 
 
 class TrustRefused(SigningError):
@@ -101,6 +109,7 @@ class TrustRefused(SigningError):
 
     id = "PLG-TRU-001"
     code = 3
+    next_step = "plugsec trust list shows who is trusted for what"
 
 
 class TrustStoreError(SigningError):
@@ -108,6 +117,7 @@ class TrustStoreError(SigningError):
 
     id = "PLG-TST-001"
     code = 4
+    next_step = "correct the file; `plugsec trust list` checks it"
 
 
 def excerpt(text: object) -> str:
