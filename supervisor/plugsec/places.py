@@ -1,0 +1,121 @@
+"""Where plugsec keeps things for this user, and the format of the state directory.
+
+`--home` or `PLUGSEC_HOME` puts everything under one directory; otherwise the XDG Base Directory
+Specification decides. Nothing here creates anything but the state directory with its format mark.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from plugsec.errors import PlugsecError, UsageError
+
+STATE_FORMAT = 1
+_FORMAT_FILE = "format"
+_FORMAT_BYTES_MAX = 16
+
+
+class StateNewer(PlugsecError):
+    """The state directory was written by a newer plugsec (exit 4)."""
+
+    id = "PLG-STA-001"
+    code = 4
+
+
+class StateUnusable(PlugsecError):
+    """The state directory cannot be created or read; without it nothing can be recorded (exit 9)."""
+
+    id = "PLG-STA-002"
+    code = 9
+
+
+class Places(NamedTuple):
+    """Absolute directory paths; they need not exist."""
+
+    config: str
+    data: str
+    state: str
+    cache: str
+    trust: str
+    audit: str
+
+
+def resolve(
+    home: str | None = None,
+    trust: str | None = None,
+    audit: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Places:
+    """Find the directories; raises UsageError when there is no home to put them in."""
+    root = home or environment.get("PLUGSEC_HOME")
+    if root:
+        root = os.path.abspath(root)
+        config, data, state, cache = (os.path.join(root, n) for n in ("config", "data", "state", "cache"))
+    else:
+        config, data, state, cache = (
+            os.path.join(_base(variable, default, environment), "plugsec")
+            for variable, default in (
+                ("XDG_CONFIG_HOME", ".config"),
+                ("XDG_DATA_HOME", ".local/share"),
+                ("XDG_STATE_HOME", ".local/state"),
+                ("XDG_CACHE_HOME", ".cache"),
+            )
+        )
+    return Places(
+        config,
+        data,
+        state,
+        cache,
+        os.path.abspath(trust) if trust else os.path.join(config, "trust.d"),
+        os.path.abspath(audit) if audit else os.path.join(state, "audit"),
+    )
+
+
+def prepare_state(state: str) -> None:
+    """Create the state directory (0700) and its format mark; raises StateNewer or StateUnusable."""
+    path = os.path.join(state, _FORMAT_FILE)
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_FORMAT_BYTES_MAX)
+    except FileNotFoundError:
+        _create(state, path)
+        return
+    except OSError as error:
+        raise StateUnusable(f"{path} cannot be read: {error.strerror}", "give another --home") from error
+    number = int(text) if text.strip().isdigit() else STATE_FORMAT + 1
+    if number > STATE_FORMAT:
+        raise StateNewer(
+            f"{state} was written by a newer plugsec (format {number}, this one knows {STATE_FORMAT})",
+            "use that version, or another --home",
+        )
+
+
+def _create(state: str, path: str) -> None:
+    try:
+        os.makedirs(state, 0o700, exist_ok=True)
+        temporary = f"{path}.{os.getpid()}"
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write(f"{STATE_FORMAT}\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StateUnusable(
+            f"the state directory {state} cannot be written: {error.strerror}",
+            "give a writable --home DIR, or set PLUGSEC_HOME",
+        ) from error
+
+
+def _base(variable: str, default: str, environment: Mapping[str, str]) -> str:
+    value = environment.get(variable, "")
+    if os.path.isabs(value):  # the specification: relative paths are invalid and ignored
+        return value
+    home = environment.get("HOME", "")
+    if not os.path.isabs(home):
+        import pwd  # noqa: PLC0415 - only where HOME is unset
+
+        try:
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError as error:
+            raise UsageError(
+                "there is no HOME and this user has no home directory", "give --home DIR"
+            ) from error
+    return os.path.join(home, default)

@@ -1,0 +1,94 @@
+"""Which runs are alive, so that the next start can clean up after one that was killed.
+
+Each run holds a flock on a file of its own for as long as it lives; the kernel drops the lock with the
+process. A file whose lock can be taken belongs to a dead run: its cgroups are removed and the caller
+records it as interrupted.
+"""
+
+import fcntl
+import json
+import os
+from typing import Any, NamedTuple
+
+from plugsec.sandbox import cgroups
+
+_DIRECTORY = "runs"
+_RECORD_BYTES_MAX = 64 * 1024
+SWEEP_MAX = 1000  # the rest waits for the next start
+
+
+class RunFile:
+    """A live run's file; `close` ends the run in good order."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self._path, self._fd = path, fd
+
+    def note(self, record: dict[str, Any]) -> None:
+        """Write what a later start needs in order to clean up; not durable, the kernel's crash needs none."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps(record).encode(), 0)
+
+    def close(self) -> None:
+        """Remove the file, then drop the lock."""
+        try:
+            os.unlink(self._path)
+        except OSError:
+            pass  # a read-only state directory: the empty file is swept later
+        os.close(self._fd)
+
+
+class DeadRun(NamedTuple):
+    """A run whose supervisor ended without ending it."""
+
+    run_id: str
+    bundle_id: str | None
+    plugin: str
+
+
+def begin(state: str, run_id: str) -> RunFile:
+    """Register a run; raises OSError when the state directory cannot be written."""
+    directory = os.path.join(state, _DIRECTORY)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    path = os.path.join(directory, run_id)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return RunFile(path, fd)
+
+
+def sweep(state: str) -> list[DeadRun]:
+    """Clean up after every dead run and say which they were."""
+    directory = os.path.join(state, _DIRECTORY)
+    try:
+        names = os.listdir(directory)[:SWEEP_MAX]
+    except OSError:
+        return []
+    dead = []
+    for name in names:
+        found = _claim(os.path.join(directory, name))
+        if found is None:
+            continue
+        directories = [str(d) for d in found.get("cgroups", []) if "/plugsec-" in str(d)]
+        cgroups.remove_directories(tuple(directories))
+        if found.get("started"):
+            dead.append(DeadRun(name, found.get("bundle_id"), str(found.get("plugin", ""))))
+    return dead
+
+
+def _claim(path: str) -> dict[str, Any] | None:
+    """The record of a dead run, whose file is removed under its lock; None for a live one."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        data = os.pread(fd, _RECORD_BYTES_MAX, 0)
+        os.unlink(path)
+        found = json.loads(data) if data else {}
+        return found if isinstance(found, dict) else {}
+    except ValueError:
+        return {}
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
