@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from plugsec_signing.errors import JsonError, excerpt
 
-MAX_BYTES = 8 * 1024 * 1024  # a manifest of 100,000 files is below 16 MB as text and below this in practice
+MAX_BYTES = 8 * 1024 * 1024  # one message or manifest; more is what files are for
 MAX_DEPTH = 64  # far below the interpreter's recursion limit, far above any honest document
 MAX_CANONICAL_DEPTH = 32  # signed documents are ours and flatter
 MAX_INTEGER = 2**63 - 1  # what the receivers of a message (C, Go, Rust) hold in one word
@@ -24,8 +24,7 @@ _INTEGER_CHARS = 20  # sign and nineteen digits; checked first because int() is 
 _NUMBER_CHARS = 1024  # no honest decimal is longer; float() of megabytes of digits is not free
 
 _BOM = b"\xef\xbb\xbf"
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_STRING = rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+"'  # compiled when first needed: most texts are flat
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
@@ -59,7 +58,7 @@ def decode(
     except RecursionError as err:
         # Only unbalanced text gets here: balanced depth was counted before parsing.
         raise JsonError(f"the JSON text nests deeper than {max_depth}", id="PLG-JSN-004") from err
-    if _SURROGATE_ESCAPE.search(data):
+    if b"\\ud" in data or b"\\uD" in data:
         _check_surrogates(value)
     return value
 
@@ -97,7 +96,7 @@ def encode(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
 
 def _check_depth(data: bytes, max_depth: int) -> None:
     """Count nesting without parsing: each round removes every innermost pair of brackets."""
-    brackets = _STRING.sub(b"", data).translate(_BRACKETS, _NOT_BRACKETS)
+    brackets = re.sub(_STRING, b"", data).translate(_BRACKETS, _NOT_BRACKETS)
     for _ in range(max_depth):
         if not brackets:
             return

@@ -7,7 +7,6 @@ since the manifest lists every file with size, mode and hash, the id covers ever
 
 import hashlib
 import itertools
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,22 +15,19 @@ from plugsec_signing.errors import EnvelopeError, excerpt
 from plugsec_signing.times import parse_time
 
 MANIFEST_SCHEMA = "plugsec.manifest/1"
-MAX_MANIFEST_BYTES = 8 * 1024 * 1024  # 100,000 files with paths of ordinary length
-MAX_FILES = 100_000  # a walk, a set and a list of this size stay below a second and 100 MB
+MAX_MANIFEST_BYTES = 8 * 1024 * 1024  # some 60,000 files with paths of ordinary length
+MAX_FILES = 100_000  # whatever their paths: keeps sets and walks below a second
 MAX_PAYLOAD_BYTES = 4 * 1024**3  # below the 8 GiB that eleven octal digits of a header can say
-MAX_VERSION_CHARS = 64  # versions appear in file names
+MAX_NAME_CHARS = 64  # of publisher and plugin each: they appear in file names
+MAX_VERSION_CHARS = 64  # as do versions
 MODES = (0o644, 0o755)
 
-_NAME_PART = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
-_NAME = re.compile(rf"({_NAME_PART})/({_NAME_PART})")
-_SCHEMA = re.compile(r"plugsec\.manifest/([1-9][0-9]{0,8})")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_NUMBER = r"(?:0|[1-9][0-9]{0,17})"
-_IDENTIFIER = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
-# https://semver.org §2 to §10; build metadata allows leading zeros.
-_SEMVER = re.compile(
-    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_IDENTIFIER}(?:\.{_IDENTIFIER})*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
-)
+_LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_NAME_CHARS = _LOWER | frozenset("._-")
+_IDENTIFIER_CHARS = _LOWER | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
+_DIGITS = frozenset("0123456789")
+_HEX = frozenset("0123456789abcdef")
+_SCHEMA_PREFIX = MANIFEST_SCHEMA.rpartition("/")[0] + "/"
 
 
 class FileEntry(NamedTuple):
@@ -86,38 +82,62 @@ def parse_envelope(manifest_bytes: bytes) -> Envelope:
 
 def check_name(name: object) -> tuple[str, str]:
     """Return (publisher, plugin) of `publisher/plugin`; lower-case ASCII, so homoglyphs cannot be spelt."""
-    match = _NAME.fullmatch(name) if isinstance(name, str) else None
-    if match is None:
+    publisher, slash, plugin = name.partition("/") if isinstance(name, str) else ("", "", "")
+    if not slash or not _is_name(publisher) or not _is_name(plugin):
         raise EnvelopeError(
             f"the name {excerpt(name)} is not `publisher/plugin` in lower-case letters, digits, `._-`",
             id="PLG-ENV-004",
         )
-    return match[1], match[2]
+    return publisher, plugin
 
 
 def check_version(version: object) -> str:
     """Return a semantic version (semver.org 2.0.0) of at most MAX_VERSION_CHARS characters."""
-    if not isinstance(version, str) or len(version) > MAX_VERSION_CHARS or not _SEMVER.fullmatch(version):
+    if not isinstance(version, str) or len(version) > MAX_VERSION_CHARS or not _is_semver(version):
         raise EnvelopeError(
             f"the version {excerpt(version)} is not a semantic version such as 1.2.3", id="PLG-ENV-005"
         )
     return version
 
 
+def _is_name(part: str) -> bool:
+    return (
+        0 < len(part) <= MAX_NAME_CHARS
+        and _NAME_CHARS.issuperset(part)
+        and part[0] in _LOWER
+        and part[-1] in _LOWER
+    )
+
+
+def _is_semver(version: str) -> bool:
+    """Follow semver.org 2.0.0 §2, §9 and §10: only build identifiers may have leading zeros."""
+    release, plus, build = version.partition("+")
+    core, dash, before = release.partition("-")
+    numbers = core.split(".")
+    identifiers = [*(before.split(".") if dash else ()), *(build.split(".") if plus else ())]
+    ordered = [*numbers, *(before.split(".") if dash else ())]
+    return (
+        len(numbers) == 3
+        and all(part and _DIGITS.issuperset(part) for part in numbers)
+        and all(part and _IDENTIFIER_CHARS.issuperset(part) for part in identifiers)
+        and not any(_DIGITS.issuperset(part) and part[0] == "0" and part != "0" for part in ordered)
+    )
+
+
 def _check_schema(schema: object) -> str:
-    match = _SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
-    if match is None:
+    if schema == MANIFEST_SCHEMA:
+        return MANIFEST_SCHEMA
+    number = schema.removeprefix(_SCHEMA_PREFIX) if isinstance(schema, str) else ""
+    if number == schema or not number or not _DIGITS.issuperset(number) or number[0] == "0":
         raise EnvelopeError(
             f"the manifest's schema is {excerpt(schema)}, not {MANIFEST_SCHEMA!r}", id="PLG-ENV-003"
         )
-    if match[0] != MANIFEST_SCHEMA:
-        raise EnvelopeError(
-            f"the bundle was made for a newer plugsec: its manifest is {match[0]}, this version reads "
-            f"{MANIFEST_SCHEMA}",
-            "upgrade plugsec",
-            id="PLG-ENV-002",
-        )
-    return MANIFEST_SCHEMA
+    raise EnvelopeError(
+        f"the bundle was made for a newer plugsec: its manifest is {excerpt(schema)}, this version reads "
+        f"{MANIFEST_SCHEMA!r}",
+        "upgrade plugsec",
+        id="PLG-ENV-002",
+    )
 
 
 def _check_release(release: object) -> int:
@@ -174,7 +194,7 @@ def _check_entry(file: object) -> FileEntry:
             f"the mode of {excerpt(path)} is {excerpt(mode)}, neither 420 (0644) nor 493 (0755)",
             id="PLG-ENV-011",
         )
-    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+    if not isinstance(sha256, str) or len(sha256) != 64 or not _HEX.issuperset(sha256):
         raise EnvelopeError(
             f"the sha256 of {excerpt(path)} is not 64 lower-case hex digits", id="PLG-ENV-008"
         )

@@ -6,14 +6,14 @@ Local time and fractions are refused: the validity of a key must not depend on t
 
 import re
 
-_FORM = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d):(\d\d)Z)?", re.ASCII)
+_FORM = r"(?a)(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d):(\d\d)Z)?"
 
 
 def parse_time(text: str) -> int | None:
     """Return unix seconds of `YYYY-MM-DD` (midnight) or `YYYY-MM-DDTHH:MM:SSZ`; None if it is neither."""
     from datetime import UTC, datetime  # noqa: PLC0415 - 2 ms, and most bundles carry no time
 
-    match = _FORM.fullmatch(text)
+    match = re.fullmatch(_FORM, text)
     if match is None:
         return None
     try:

@@ -7,8 +7,6 @@ meanings of a size are not handled, they cannot be expressed.
 Source: POSIX.1-1988 ustar, as in pax(1) "ustar Interchange Format".
 """
 
-import re
-
 from plugsec_signing.paths import split_path
 
 BLOCK = 512
@@ -33,7 +31,6 @@ _FIELDS = (
 )
 _CHECKSUM = slice(148, 156)
 _SIZE = slice(124, 136)
-_OCTAL = re.compile(rb"[0-7]{11}\0")
 
 
 def header(path: str, size: int, mode: int) -> bytes:
@@ -66,8 +63,8 @@ def name_field(block: bytes) -> bytes:
 
 def size_field(block: bytes) -> int | None:
     """Return the size if the field is eleven octal digits and a NUL, the only form there is; else None."""
-    field = block[_SIZE]
-    return int(field[:11], 8) if _OCTAL.fullmatch(field) else None
+    digits, end = block[_SIZE][:11], block[_SIZE][11:]
+    return None if end != b"\0" or digits.strip(b"01234567") else int(digits, 8)
 
 
 def first_difference(found: bytes, expected: bytes) -> str:
