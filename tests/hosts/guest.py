@@ -1,7 +1,7 @@
 """One command on the emulated host: pack the project, boot, stream the output, return the exit status.
 
-About ten seconds under emulation; `PLUGSEC_TEST_ACCEL=kvm` is quicker where KVM works. Nothing comes back from the guest but
-its output and the status; its disk is an overlay that disappears.
+About ten seconds under emulation; `PLUGSEC_TEST_ACCEL=kvm` is quicker where KVM works. Nothing comes back
+from the guest but its output and the status; its disk is an overlay that disappears.
 """
 
 import io
@@ -58,7 +58,7 @@ def run(base: Image, host: Host, project: Path, command: list[str], *, seconds: 
         status = _read(work / "status")[:STATUS_BYTES].strip()
         if not status.isdigit():
             console = "\n".join(_read(work / "console").splitlines()[-15:])
-            raise HostError(f"the guest {host.name} did not finish ({seconds} s allowed); {complaint}{console}")
+            raise HostError(f"{host.name} did not finish ({seconds} s allowed); {complaint}{console}")
         return int(status)
 
 
@@ -85,10 +85,12 @@ def _qemu(base: Image, work: Path) -> list[str]:
         return str(path).replace(",", ",,")    # QEMU's options are separated by commas
 
     return [
-        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
-        # Emulation works everywhere; KVM under a hypervisor aborts on some (an MSR that cannot be set), so it is
-        # only used when asked for.
-        "-accel", os.environ.get("PLUGSEC_TEST_ACCEL", "tcg,thread=multi"), "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MIB),
+        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
+        "-display", "none", "-nic", "none",
+        # Emulation works everywhere; KVM under a hypervisor aborts on some (an MSR that cannot be set), so it
+        # is only used when asked for.
+        "-accel", os.environ.get("PLUGSEC_TEST_ACCEL", "tcg,thread=multi"), "-cpu", "max", "-smp", "2",
+        "-m", str(MEMORY_MIB),
         "-kernel", str(base.kernel), "-initrd", str(base.initrd),
         "-append", "console=ttyS0 quiet panic=-1",
         "-drive", f"if=virtio,format=raw,snapshot=on,file={file(base.disk)}",

@@ -1,4 +1,4 @@
-"""The base image of the emulated host: Debian 12 with its own kernel, built once and kept in the user's cache.
+"""The base image of the emulated host: Debian 12 with its own kernel, built once, kept in the cache.
 
 The image is a function of this folder's recipe: its directory's name carries a digest of the recipe, so a
 changed recipe builds anew beside the old image. Building needs root (debootstrap unpacks device nodes and
@@ -61,14 +61,14 @@ def image() -> Image:
 def require(programs: dict[str, str]) -> None:
     """Install the packages of missing programs where we may, else say what to type; raises HostError."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-    missing = sorted({package for program, package in programs.items() if not shutil.which(program, path=path)})
+    missing = sorted({package for name, package in programs.items() if not shutil.which(name, path=path)})
     if not missing:
         return
     if os.geteuid() != 0:
         raise HostError(f"missing programs; type: sudo apt-get install {' '.join(missing)}")
     print(f"plugsec: installing {' '.join(missing)} (apt-get)", file=sys.stderr)
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
-    if subprocess.run(install, capture_output=True).returncode != 0:
+    if subprocess.run(install, check=False, capture_output=True).returncode != 0:
         _must(["apt-get", "update", "-qq"])
         _must(install)
 
@@ -78,7 +78,7 @@ def _build(folder: Path) -> None:
         raise HostError("building the Debian image needs root, once; type: sudo make test-hosts, or as root\n"
                         f"  XDG_CACHE_HOME={folder.parent.parent.parent} python3 tests/hosts/run.py --build")
     require(TO_BUILD)
-    print(f"plugsec: building the image of a stock Debian 12 in {folder} (once, about two minutes)", file=sys.stderr)
+    print(f"plugsec: building a stock Debian 12 in {folder} (once, about two minutes)", file=sys.stderr)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # On the same file system, so that the last step is one rename: a folder that exists is complete.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="build-") as name:
@@ -142,8 +142,9 @@ def _must(command: list[str], cwd: Path | None = None) -> str:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C",
            "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
     try:
-        done = subprocess.run(command, cwd=cwd, env=env, text=True, errors="replace", stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BUILD_SECONDS)
+        done = subprocess.run(command, cwd=cwd, env=env, text=True, errors="replace", check=False,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=BUILD_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as err:
         raise HostError(f"{command[0]}: {err}") from err
     if done.returncode != 0:

@@ -49,8 +49,8 @@ def site() -> Path:
         platforms = ["manylinux2014_x86_64", "manylinux1_x86_64"]
         platforms += [f"manylinux_2_{minor}_x86_64" for minor in range(5, GUEST_GLIBC + 1)]
         subprocess.run(
-            [sys.executable, "-m", "pip", "install", "-qq", "--require-hashes", "--only-binary", ":all:", "--no-deps",
-             "--python-version", GUEST_PYTHON, "--implementation", "cp",
+            [sys.executable, "-m", "pip", "install", "-qq", "--require-hashes", "--no-deps",
+             "--only-binary", ":all:", "--python-version", GUEST_PYTHON, "--implementation", "cp",
              "--abi", "cp311", "--abi", "abi3", "--abi", "none",
              *(word for platform in platforms for word in ("--platform", platform)),
              "--target", str(target), "-r", str(lock)], check=True)

@@ -1,0 +1,104 @@
+"""What the documents say is true: commands in `console` blocks are run, links lead somewhere.
+
+A `console` block is a story told to a shell: lines after `$ ` are commands, the lines below them are what
+the reader sees. Every such line must appear in the command's output, `…` standing for anything. A command
+ends with status 0 unless its line says `# exit N`. The blocks of one document run in order, in one fresh
+folder with nothing of the user's own.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+CLONE = Path(__file__).parent.parent.parent
+DOCUMENTS = sorted(path for pattern in ("*.md", "docs/**/*.md") for path in CLONE.glob(pattern))
+STATUS = re.compile(r"\s+# exit (\d+)$")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+COMMAND_SECONDS = 120    # far above any command here; what takes longer hangs
+
+
+class Step(NamedTuple):
+    """One command of a story, what it ends with, and the lines that the document shows below it."""
+
+    line: int
+    command: str
+    status: int
+    shown: list[str]
+
+
+def steps(document: Path) -> Iterator[Step]:
+    inside, step = False, None
+    for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.startswith("```"):
+            inside, ended = line.strip() == "```console", step
+            step = None
+            if ended:
+                yield ended
+        elif inside and line.startswith("$ "):
+            if step:
+                yield step
+            status = STATUS.search(line)
+            step = Step(number, STATUS.sub("", line[2:]), int(status[1]) if status else 0, [])
+        elif inside and step and step.command.endswith("\\"):
+            step = step._replace(command=f"{step.command[:-1]}{line.removeprefix('>').strip()}")
+        elif inside and step and line.strip():
+            step.shown.append(line.strip())
+
+
+STORIES = [document for document in DOCUMENTS if any(steps(document))]
+
+
+def missing_layers(environment: dict[str, str]) -> list[str]:
+    """Ask doctor which layers that builtin:strict requires are missing on this host."""
+    doctor = subprocess.run([sys.executable, "-m", "plugsec", "doctor", "--json"], env=environment,
+                            capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS)
+    return list(json.loads(doctor.stdout).get("missing_required", []))
+
+
+@pytest.mark.parametrize("document", STORIES, ids=lambda path: str(path.relative_to(CLONE)))
+def test_a_document_tells_a_true_story(document: Path, tmp_path: Path) -> None:
+    bin_dir = Path(sys.executable).parent
+    if not (bin_dir / "plugsec").exists():
+        pytest.skip("no installed `plugsec` beside this interpreter; `make test` installs the wheel first")
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    # NO_COLOR and a fixed width: what is compared is what a pipe shows.
+    environment = {"HOME": str(home), "PATH": f"{bin_dir}:{os.environ.get('PATH', os.defpath)}",
+                   "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "110", "TMPDIR": str(tmp_path)}
+    if missing := missing_layers(environment):
+        pytest.skip(f"this host lacks {', '.join(missing)}")
+    for name in ("LICENSE",):
+        shutil.copy(CLONE / name, here)
+    for step in steps(document):
+        where = f"{document.name}:{step.line}: {step.command}"
+        if step.command.startswith("cd "):
+            here /= step.command[3:].strip()
+            continue
+        done = subprocess.run(["bash", "-c", step.command], cwd=here, env=environment, text=True, check=False,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=COMMAND_SECONDS)
+        assert done.returncode == step.status, f"{where}\n{done.stdout}"
+        for line in step.shown:
+            pattern = ".*".join(re.escape(part) for part in line.split("…"))
+            assert re.search(pattern, done.stdout), f"{where}\nshould show: {line}\nshows:\n{done.stdout}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CLONE)))
+def test_every_relative_link_leads_to_a_file(document: Path) -> None:
+    targets = LINK.findall(document.read_text(encoding="utf-8"))
+    files = [target.split("#")[0] for target in targets if ":" not in target and not target.startswith("#")]
+    assert [name for name in files if not (document.parent / name).exists()] == []
+
+
+def test_the_decisions_are_numbered_without_gaps() -> None:
+    names = sorted(path.name for path in (CLONE / "docs/adr").glob("*.md"))
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
