@@ -23,13 +23,13 @@ _HEAD_MODE = 0o644
 _BUFFER_BYTES = 256 * 1024  # measured: larger reads are not faster, and this stays in the L2 cache
 
 
-class _Kind(NamedTuple):
-    """One kind of entry between manifest and payload: `PREFIX`, 64 lower-case hex digits, `SUFFIX`."""
+class _Kind:
+    """One kind of entry between manifest and payload: `prefix`, 64 lower-case hex digits, `suffix`."""
 
-    prefix: str
-    suffix: str
-    most: int
-    most_bytes: int
+    __slots__ = ("most", "most_bytes", "prefix", "suffix")
+
+    def __init__(self, prefix: str, suffix: str, most: int, most_bytes: int) -> None:
+        self.prefix, self.suffix, self.most, self.most_bytes = prefix, suffix, most, most_bytes
 
 
 _SIGNATURES = _Kind("PLUGSEC/signatures/", ".sshsig", MAX_SIGNATURES, MAX_ARMOUR_BYTES)

@@ -12,8 +12,8 @@
     ├── TrustRefused          3   PLG-TRU-…   a well-formed bundle that no trusted key vouches for
     └── TrustStoreError       4   PLG-TST-…   a trust store that is malformed or that others can write
 
-A class says what kind of thing was refused, the `id` of each refusal says exactly which rule; `IDS`
-lists them all, and a test holds the list and the code equal. The two bottom rooms do not know each
+A class says what kind of thing was refused, the `id` of each refusal says exactly which rule;
+`error_ids.IDS` lists them all, and a test holds list and code equal. The two bottom rooms do not know each
 other, so each room has its own root with the same shape; `plugsec.errors` draws them together
 (docs/adr/0002-one-error-shape.md).
 """

@@ -10,7 +10,7 @@ import typer
 from plugsec.cli.common import Places, emit_json, places, refuse, say
 from plugsec.errors import REFUSALS, UsageError
 
-MAX_PASSPHRASE_BYTES = 1024  # bcrypt reads 72 and ssh-keygen asks for no more than this
+MAX_PASSPHRASE_BYTES = 1024  # what ssh-keygen itself reads; nobody types more
 MAX_SIGNATURE_FILE_BYTES = 64 * 1024  # above any signature, below anything that hurts
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -33,7 +33,8 @@ def register(app: typer.Typer) -> None:
 
 
 def examples(*lines: str) -> str:
-    return "\n\n".join(("Examples:", *lines))  # paragraphs, so that each command keeps its own line
+    """Return the examples below a command's help; paragraphs, so that each keeps its own line."""
+    return "\n\n".join(("Examples:", *lines))
 
 
 _EXAMPLES = {
@@ -275,9 +276,11 @@ def record(
 ) -> int:
     """Append a durable audit record and return its sequence number; raises AuditError (exit 9)."""
     from plugsec.audit.log import AuditLog  # noqa: PLC0415
+    from plugsec.places import prepare_state  # noqa: PLC0415
 
-    log = AuditLog.open(where.audit)
-    return int(log.append(event, bundle_id=bundle_id, decision=decision, detail=detail, durable=True).seq)
+    prepare_state(where.state)
+    with AuditLog.open(where.audit) as log:
+        return log.append(event, bundle_id=bundle_id, decision=decision, detail=detail, durable=True).seq
 
 
 def _signature_state(head: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 - a BundleHead, imported lazily

@@ -71,7 +71,7 @@ def add(
         added = trust_edit.add_key(
             where.trust,
             entry,
-            announce=lambda key: seqs.append(record(where, "trust.added", "added", _described(key))),
+            announce=lambda key: seqs.append(record(where, "trust.changed", "added", _described(key))),
         )
     except REFUSALS as err:
         refuse(err, as_json=json)
@@ -120,7 +120,7 @@ def remove(
         removed = trust_edit.remove_key(
             where.trust,
             key_id,
-            announce=lambda key: seqs.append(record(where, "trust.removed", "removed", _described(key))),
+            announce=lambda key: seqs.append(record(where, "trust.changed", "removed", _described(key))),
         )
     except REFUSALS as err:
         refuse(err, as_json=json)
