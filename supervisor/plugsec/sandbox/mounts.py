@@ -5,6 +5,7 @@ then) and attached by `build_root` afterwards. Nothing of the host's tree remain
 """
 
 import os
+import stat
 
 from plugsec.sandbox import linux
 from plugsec.sandbox.spec import INPUT_DIR, OUTPUT_DIR, PLUGIN_DIR, TMP_DIR, SandboxSpec
@@ -70,10 +71,10 @@ def build_root(
     for name, target in spec.links:
         os.makedirs(os.path.dirname(name.lstrip("/")) or ".", 0o755, exist_ok=True)
         os.symlink(target, name.lstrip("/"))
+    temporary = _private_tmpfs(TMP_DIR, spec)  # before the binds: one of them may lie beneath it
     for bind, tree in zip(spec.binds, trees, strict=True):
         _attach(bind, tree)
     _unpack(spec, payload_fd, input_fds)
-    temporary = _private_tmpfs(TMP_DIR, spec)
     output = _private_tmpfs(OUTPUT_DIR, spec) if spec.output else -1
     os.makedirs("proc", 0o555, exist_ok=True)
     return temporary, output
@@ -101,7 +102,7 @@ def enter_root() -> None:
 
 def _attach(bind: Bind, tree: int) -> None:
     target = bind.target.lstrip("/")
-    if os.path.isdir(bind.source):
+    if stat.S_ISDIR(os.fstat(tree).st_mode):  # the source's path may be out of reach by now
         os.makedirs(target, 0o755, exist_ok=True)
     elif not os.path.exists(target):
         _write_file(target, b"", 0o644)

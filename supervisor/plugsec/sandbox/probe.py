@@ -11,6 +11,8 @@ import _socket
 
 from plugsec.sandbox import capabilities, control, enter, landlock, linux, mounts
 
+_QUIET_NAMESPACES = ("ipc", "uts", "cgroup")
+_before: dict[str, str] = {}  # this process tries one layer and ends
 _RETURN_ALLOW = b"\x06\x00\x00\x00\x00\x00\xff\x7f"  # one instruction: SECCOMP_RET_ALLOW
 
 
@@ -19,6 +21,8 @@ def run(sock: _socket.socket, layer: str) -> NoReturn:
     detail = ""
     try:
         if layer in _NAMESPACED:
+            for name in _QUIET_NAMESPACES:
+                _before[name] = os.readlink(f"/proc/self/ns/{name}")
             enter.unshare_and_map(sock)
         enter.at(layer, "probe")
         detail = _ATTEMPTS[layer]()
@@ -63,6 +67,13 @@ def _network_namespace() -> str:
     return ""
 
 
+def _other_namespace(name: str) -> str:
+    """`unshare_and_map` made all of them at once; these three show no effect but their identity."""
+    if os.readlink(f"/proc/self/ns/{name}") == _before[name]:
+        raise OSError(0, f"the {name} namespace is still the supervisor's")
+    return ""
+
+
 def _landlock() -> str:
     abi = linux.landlock_abi()
     capabilities.no_new_privs()
@@ -103,12 +114,18 @@ def _rlimits() -> str:
     return ""
 
 
-_NAMESPACED = ("user-namespace", "mount-namespace", "pid-namespace", "network-namespace", "capabilities")
+_NAMESPACED = (
+    "user-namespace", "mount-namespace", "pid-namespace", "network-namespace", "ipc-namespace",
+    "uts-namespace", "cgroup-namespace", "capabilities",
+)  # fmt: skip
 _ATTEMPTS: dict[str, Any] = {
     "user-namespace": _user_namespace,
     "mount-namespace": _mount_namespace,
     "pid-namespace": _pid_namespace,
     "network-namespace": _network_namespace,
+    "ipc-namespace": lambda: _other_namespace("ipc"),
+    "uts-namespace": lambda: _other_namespace("uts"),
+    "cgroup-namespace": lambda: _other_namespace("cgroup"),
     "landlock": _landlock,
     "seccomp": _seccomp,
     "denial-report": _denial_report,

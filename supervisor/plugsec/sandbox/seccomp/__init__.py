@@ -11,9 +11,17 @@ import stat
 
 from plugsec.sandbox.seccomp.tables import PROFILES
 
+LIBSECCOMP_ADVICE = (
+    "install libseccomp: apt install libseccomp2 (Debian, Ubuntu), dnf install libseccomp (Fedora),"
+    " apk add libseccomp (Alpine)"
+)
 _FORMAT = b"plugsec.seccomp/1"
 _DIGEST_BYTES = 32
 _PROGRAM_BYTES_MAX = 4096 * 8
+
+
+class LibseccompMissing(Exception):
+    """A filter must be compiled and the C library cannot be found."""
 
 
 def profile_names(kind: str, *, process: bool, execute: bool, jit: bool) -> tuple[str, ...]:
@@ -29,7 +37,7 @@ def program(
 ) -> tuple[bytes, str]:
     """The program for the combined profiles and the digest (hex) of their source.
 
-    Raises `compile.LibseccompMissing` when it must be compiled and cannot.
+    Raises LibseccompMissing when it must be compiled and cannot.
     """
     sources = [_read(f"{name}.profile") for name in names]
     table = _read(f"{architecture}.calls")

@@ -10,6 +10,7 @@ import os
 import struct
 from typing import Any
 
+from plugsec.sandbox.seccomp import LibseccompMissing
 from plugsec.sandbox.seccomp.profile import ALLOW, Rule
 from plugsec.sandbox.seccomp.tables import read_table
 
@@ -24,16 +25,20 @@ _OPTIMIZE_BINARY_TREE = 2
 PROGRAM_BYTES_MAX = 4096 * 8  # BPF_MAXINSNS
 
 
-class LibseccompMissing(Exception):
-    """pyseccomp cannot find the C library; the message says how to get it."""
-
-
 def _library() -> Any:  # noqa: ANN401 - pyseccomp has no types
     try:
         import pyseccomp  # noqa: PLC0415
     except (RuntimeError, ImportError, OSError) as error:
         raise LibseccompMissing(f"libseccomp was not found ({error})") from error
     return pyseccomp
+
+
+def library_version() -> str:
+    """That the library can be loaded and used; raises LibseccompMissing."""
+    library = _library()
+    library.SyscallFilter(library.ALLOW)
+    version = getattr(library, "seccomp_version", None)
+    return ".".join(map(str, version())) if version is not None else "present"
 
 
 def compile_program(rules: tuple[Rule, ...], architecture: str, *, notify: bool) -> bytes:

@@ -1,0 +1,185 @@
+"""From a grant and a launch plan to the frozen spec that boot obeys. No system call changes anything here."""
+
+import os
+import resource
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from plugsec.errors import HostUnsupported
+from plugsec.sandbox import layers, seccomp
+from plugsec.sandbox.spec import INPUT_DIR, OUTPUT_DIR, OWN_PROCESSES, PLUGIN_DIR, TMP_DIR, File, SandboxSpec
+from plugsec_plugins.runtimes.plan import Bind, LaunchPlan
+from plugsec_policies.decision import Grant
+from plugsec_policies.errors import PermissionRefused
+
+_MIB = 1024 * 1024
+_STACK_BYTES = 8 * _MIB
+_SPACE_BYTES = 4096 * _MIB  # address space beyond the memory limit: runtimes reserve what they never touch
+_INPUT, _OUTPUT = "$INPUT", "$OUTPUT"
+# Trees of the jail's own; a grant cannot put the host's in their place.
+_RESERVED = (PLUGIN_DIR, INPUT_DIR, OUTPUT_DIR, "/proc", "/sys", "/dev")
+_NPROC_PER_NAMESPACE = (5, 14)  # before it RLIMIT_NPROC counted all of the user's processes
+
+
+class PathRefused(PermissionRefused):
+    """A granted path cannot be mapped into the jail as it is written (exit 1)."""
+
+    id = "PLG-PERM-020"
+
+
+class Built(NamedTuple):
+    """The spec, the digest (hex) of the seccomp profiles' source, and the layers that it leaves out."""
+
+    spec: SandboxSpec
+    seccomp_digest: str
+    degraded: tuple[str, ...]
+
+
+def build(
+    grant: Grant,
+    plan: LaunchPlan,
+    files: tuple[File, ...],
+    inputs: Mapping[str, int],
+    *,
+    cgroup: bool,
+    cache_directory: str,
+    environment: Mapping[str, str] = os.environ,
+) -> Built:
+    """Assemble the spec; `inputs` maps names to sizes in bytes.
+
+    Raises HostUnsupported for a missing layer that the policy requires, PathRefused for a path that
+    cannot be mapped.
+    """
+    degraded: list[str] = []
+    abi = layers.landlock_abi()
+    if not abi:
+        layers.require("landlock", "the kernel has none", tolerated(grant))
+        degraded.append("landlock")
+    try:
+        filters, digest = _filters(grant, plan, cache_directory)
+    except seccomp.LibseccompMissing as error:
+        raise HostUnsupported(str(error), seccomp.LIBSECCOMP_ADVICE, id="PLG-HOST-002") from error
+    limits = grant.limits
+    spec = SandboxSpec(
+        kind=plan.kind,
+        binds=(*plan.binds, *granted_binds(grant)),
+        links=plan.links,
+        files=files,
+        inputs=tuple(inputs),
+        input_bytes=sum(inputs.values()),
+        output=any(path.startswith(_OUTPUT) for path in grant.fs_write),
+        tmp_bytes=limits.tmp_bytes,
+        tmp_inodes=limits.files + 1,  # the root directory is one
+        rlimits=rlimits(grant, cgroup=cgroup),
+        landlock_abi=abi,
+        write_exec_memory=grant.jit,
+        setgroups=os.geteuid() == 0,
+        seccomp=filters[0],
+        seccomp_silent=filters[1],
+        seccomp_init=filters[2],
+        environment=_environment(grant, environment),
+        program=plan.program,
+        program_exec=plan.executables,
+        python_path=plan.python_path,
+    )
+    return Built(spec, digest, tuple(degraded))
+
+
+def tolerated(grant: Grant) -> frozenset[str]:
+    """The layers that may be missing in this run."""
+    return frozenset(layers.NAMES) - grant.isolation.required
+
+
+def _filters(grant: Grant, plan: LaunchPlan, cache: str) -> tuple[tuple[bytes, bytes, bytes], str]:
+    machine = os.uname().machine
+    process = grant.processes_allowed > 0
+    names = seccomp.profile_names(plan.kind, process=process, execute=bool(grant.exec), jit=grant.jit)
+    reporting, digest = seccomp.program(names, machine, notify=True, cache_directory=cache)
+    # Without a listener nobody could let an exec plugin's own start through, so that kind needs one.
+    silent = b""
+    if "denial-report" in tolerated(grant) and (plan.kind != "exec" or grant.exec):
+        silent, _ = seccomp.program(names, machine, notify=False, cache_directory=cache)
+    init_names = seccomp.profile_names("init", process=False, execute=False, jit=False)
+    init, _ = seccomp.program(init_names, machine, notify=False, cache_directory=cache)
+    return (reporting, silent, init), digest
+
+
+def granted_binds(grant: Grant) -> tuple[Bind, ...]:
+    """The host paths that the grant opens: writable ones last, so that they lie over readable parents."""
+    read = [path for path in grant.fs_read if path.startswith("/") and path not in grant.fs_write]
+    write = [path for path in grant.fs_write if path.startswith("/")]
+    binds = [Bind(mappable(p), p, exec=p in grant.fs_execute) for p in sorted(read)]
+    binds += [Bind(mappable(p), p, write=True, exec=p in grant.fs_execute) for p in sorted(write)]
+    return tuple(binds)
+
+
+def mappable(path: str) -> str:
+    """Return a path that can appear in the jail as it is written; raises PathRefused saying what to write."""
+    if path == "/" or TMP_DIR == path or any(path == r or path.startswith(r + "/") for r in _RESERVED):
+        raise PathRefused(
+            f"{path} cannot be granted: the jail has its own", "grant the directories that are needed by name"
+        )
+    real = os.path.realpath(path)
+    if real != path:
+        raise PathRefused(
+            f"{path} leads through a symbolic link", f'write the real path instead: "{real}"'
+        )
+    if not os.path.lexists(path):
+        raise PathRefused(f"{path} does not exist on this host", "create it, or make the permission optional")
+    return path
+
+
+def rlimits(grant: Grant, *, cgroup: bool) -> tuple[tuple[int, int, int], ...]:
+    """(resource, soft, hard), never above what this process itself may use (setrlimit(2))."""
+    limits = grant.limits
+    cpu_s = -(-limits.cpu_ms // 1000)
+    memory = limits.memory_bytes
+    # A cgroup counts exactly what is used; without one the data segment is held near the limit.
+    data = memory * 2 if cgroup else memory + limits.processes * _STACK_BYTES
+    wanted = [
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
+        (resource.RLIMIT_AS, memory * 2 + _SPACE_BYTES, memory * 2 + _SPACE_BYTES),
+        (resource.RLIMIT_DATA, data, data),
+        (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
+        (resource.RLIMIT_STACK, _STACK_BYTES, _STACK_BYTES),
+        (resource.RLIMIT_MEMLOCK, 65536, 65536),
+        (resource.RLIMIT_MSGQUEUE, 0, 0),
+        (resource.RLIMIT_SIGPENDING, 1024, 1024),
+    ]
+    if os.geteuid() == 0 or _kernel() >= _NPROC_PER_NAMESPACE:
+        # One more than allowed, so that passing the limit can be seen and not only be refused.
+        count = limits.processes + OWN_PROCESSES + 1
+        wanted.append((resource.RLIMIT_NPROC, count, count))
+    return tuple((kind, *_within(kind, soft, hard)) for kind, soft, hard in wanted)
+
+
+def _within(kind: int, soft: int, hard: int) -> tuple[int, int]:
+    most = resource.getrlimit(kind)[1]
+    if most == resource.RLIM_INFINITY:
+        return soft, hard
+    return min(soft, most), min(hard, most)
+
+
+def _kernel() -> tuple[int, int]:
+    numbers = os.uname().release.split("-")[0].split(".")
+    return int(numbers[0]), int(numbers[1])
+
+
+def _environment(grant: Grant, environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Nothing of the caller's but what was granted by name."""
+    path = ":".join(sorted({os.path.dirname(program) for program in grant.exec})) or "/nonexistent"
+    own = {
+        "PATH": path, "HOME": TMP_DIR, "TMPDIR": TMP_DIR, "LANG": "C.UTF-8",
+        "INPUT": INPUT_DIR, "OUTPUT": OUTPUT_DIR,
+    }  # fmt: skip
+    granted = {name: environment[name] for name in grant.env if name in environment}
+    return tuple({**granted, **own}.items())
+
+
+def readable_roots(spec: SandboxSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a plugin can read and write, as absolute paths, for explaining refusals."""
+    readable = (PLUGIN_DIR, INPUT_DIR, *(bind.target for bind in spec.binds if not bind.device))
+    writable = (TMP_DIR, *((OUTPUT_DIR,) if spec.output else ()))
+    return readable, (*writable, *(bind.target for bind in spec.binds if bind.write))
