@@ -1,0 +1,262 @@
+"""Verify a whole log, in one pass and in bounded memory.
+
+    1. open the directory and its files safely; read the head under the lock
+    2. the head's MAC, under the key of its epoch
+    3. the public key: derived from the epoch's secret, named by the first record and by its file
+    4. every line: a record, numbered in order, naming the hash of the line before
+    5. the Merkle root at each checkpoint's size is the one it signed; each signature verifies; no
+       checkpoint is missing or exchanged
+    6. the root at each anchor's size is the anchor's
+    7. the end: as many records as the head counts, its root, its last hash
+    8. nothing lies beyond the head, and both slots of the head are whole
+
+What a pass means is said in `Verified`: within the current epoch whoever has this user's rights holds the
+key and could have rewritten everything that no anchor covers.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from plugsec.audit import checkpoints, diagnose, files, keys, merkle, note
+from plugsec.audit.errors import Fault, LogTampered, LogUnwritable, NeedsRecovery, NoteRefused
+from plugsec.audit.head import NO_HASH
+from plugsec.audit.read import Line, Reader, Snapshot, parse, split_lines
+from plugsec_signing.canonical import decode
+from plugsec_signing.errors import SigningError
+
+MAX_ANCHORS = 1000  # kept in memory; a person compares one
+
+CURRENT_EPOCH = (
+    "whoever has this user's rights holds the key of the current epoch and could have rewritten these"
+    " records; only a checkpoint kept elsewhere (plugsec audit checkpoint, then verify --anchor) excludes it"
+)
+
+
+class Verified(NamedTuple):
+    """A log that verified. The record counts say how far each kind of proof reaches, from record 0."""
+
+    directory: str
+    origin: str
+    epoch: int
+    epoch_key: str  # OpenSSH form
+    size: int
+    root: str
+    segments: int
+    checkpoints: int
+    checkpointed: int  # records under a signed checkpoint
+    anchored: int  # records under an anchor that the caller kept elsewhere
+    sealed: int  # records of epochs whose key was erased
+    current_epoch: int  # records that only the current key protects: size - max(anchored, sealed)
+    beyond_head: int  # bytes; a log with any does not verify
+    clock_steps_back: int  # records whose time lies before that of the record before
+    first_ts: str
+    last_ts: str
+
+
+class _Mark(NamedTuple):
+    """A point at which the root is known: a checkpoint of the log, or an anchor."""
+
+    size: int
+    root: bytes
+    what: str
+    file: str
+    line: int | None
+
+
+def verify(directory: str, *, anchors: Sequence[bytes] = ()) -> Verified:
+    """Verify the log in `directory`; `anchors` are checkpoints (signed notes) kept elsewhere.
+
+    Raises LogTampered (with the first bad record), NeedsRecovery, LogMissing, LogUnsafe, LogBusy,
+    NoteRefused (an anchor that is not a checkpoint), all exit 9.
+    """
+    with Reader(directory) as reader:
+        try:
+            return _Pass(reader, reader.snapshot(), anchors).run()
+        except OSError as err:
+            raise LogUnwritable(f"cannot read the audit log {directory}: {err.strerror}") from err
+
+
+class _Pass:
+    """The state of one verification."""
+
+    def __init__(self, reader: Reader, snapshot: Snapshot, anchors: Sequence[bytes]) -> None:
+        self.reader, self.snapshot, self.head = reader, snapshot, snapshot.head
+        secret = keys.load_secret(reader.dirfd, reader.directory, self.head.epoch)
+        self.public = keys.public_raw(keys.signing_key(secret))
+        self.public_line = keys.openssh_line(self.public, self.head.origin)
+        self.anchors = self._read_anchors(anchors)
+        self.checkpoints = 0
+        self.chain = NO_HASH
+        self.good = 0  # records up to the last point whose root was as signed
+        self.steps_back = 0
+        self.times = ["", ""]
+
+    def run(self) -> Verified:
+        self._check_public_key()
+        frontier, last_line, count, last = self._walk()
+        head = self.head
+        if count < head.size:
+            raise self._tampered(diagnose.truncated(last_line, count, head))
+        if self.snapshot.tampered:
+            raise self.snapshot.tampered
+        if count != head.size or last != head.last or frontier != head.frontier:
+            raise self._tampered(diagnose.rewritten(self.good, head.size - 1, "the head", files.HEAD, None))
+        if self.chain != head.checkpoint_chain:
+            raise self._tampered(Fault("checkpoint", files.CHECKPOINTS, None, None, None,
+                                       f"{files.CHECKPOINTS} is not the one that the head covers"))
+        self._check_beyond()
+        anchored = max((mark.size for mark in self.anchors), default=0)
+        return Verified(
+            directory=self.reader.directory, origin=head.origin, epoch=head.epoch,
+            epoch_key=self.public_line, size=head.size, root=head.root.hex(), segments=head.segment,
+            checkpoints=self.checkpoints, checkpointed=head.checkpoint_size, anchored=anchored, sealed=0,
+            current_epoch=head.size - anchored, beyond_head=0, clock_steps_back=self.steps_back,
+            first_ts=self.times[0], last_ts=self.times[1])
+
+    def _tampered(self, fault: Fault) -> LogTampered:
+        return LogTampered(fault, self.reader.directory)
+
+    def _walk(self) -> tuple[tuple[bytes, ...], Line | None, int, bytes]:
+        """Step 4 to 6: follow the chain; returns frontier, last line, number of records, last hash."""
+        frontier: tuple[bytes, ...] = ()
+        count, last, before, previous = 0, NO_HASH, NO_HASH, None
+        marks = self._marks()
+        mark = next(marks, None)
+        lines = self._lines()
+        for line in lines:
+            record = parse(line)
+            if record is None:
+                raise self._tampered(diagnose.malformed(line, count))
+            if record["seq"] != count or record["prev"] != last.hex():
+                raise self._tampered(diagnose.disagreement(
+                    line, record, expected=count, previous=previous, before=before, rest=lines,
+                    head=self.head))
+            self._check_record(count, record, line)
+            before, last = last, merkle.leaf_hash(line.raw)
+            frontier = merkle.push(frontier, count, last)
+            count, previous = count + 1, line
+            while mark and mark.size == count:
+                self._check_mark(mark, frontier)
+                mark = next(marks, None)
+        if mark and mark.size > self.head.size:  # in order of size, so the others are too
+            raise self._tampered(Fault(
+                "rolled back", mark.file, mark.line, self.head.size, mark.size - 1,
+                f"{mark.what} covers {mark.size} records, the log holds {count}"))
+        return frontier, previous, count, last
+
+    def _lines(self) -> Iterator[Line]:
+        try:
+            yield from self.reader.lines(self.head)
+        except FileNotFoundError as err:
+            raise self._tampered(Fault("segment missing", str(err.filename), None, None, None,
+                                       f"the segment {err.filename} is missing")) from err
+
+    def _check_record(self, count: int, record: dict[str, Any], line: Line) -> None:
+        if count == 0:
+            detail = record.get("detail")
+            named = detail if record.get("event") == "log.created" and isinstance(detail, dict) else {}
+            if named.get("origin") != self.head.origin or named.get("public_key") != self.public_line:
+                raise self._tampered(Fault(
+                    "foreign", line.file, line.number, 0, 0,
+                    "the first record does not name this log's origin and the key in its key file"))
+        time = record.get("ts")
+        if isinstance(time, str):
+            self.steps_back += time < self.times[1]
+            self.times[1] = time
+            self.times[0] = self.times[0] or time
+
+    def _check_mark(self, mark: _Mark, frontier: tuple[bytes, ...]) -> None:
+        if merkle.root_of(frontier) != mark.root:
+            raise self._tampered(
+                diagnose.rewritten(self.good, mark.size - 1, mark.what, mark.file, mark.line))
+        self.good = mark.size
+
+    # Steps 5 and 6: the points at which the root is known, in order of size
+
+    def _marks(self) -> Iterator[_Mark]:
+        anchors = iter(self.anchors)
+        anchor = next(anchors, None)
+        for checkpoint in self._checkpoints():
+            while anchor and anchor.size < checkpoint.size:
+                yield anchor
+                anchor = next(anchors, None)
+            yield checkpoint
+        while anchor:
+            yield anchor
+            anchor = next(anchors, None)
+
+    def _checkpoints(self) -> Iterator[_Mark]:
+        try:
+            fd = self.reader.open_checkpoints()
+        except FileNotFoundError as err:
+            raise self._tampered(Fault("missing file", files.CHECKPOINTS, None, None, None,
+                                       f"{files.CHECKPOINTS} is missing")) from err
+        size = 0
+        for line in split_lines(fd, files.CHECKPOINTS, self.head.checkpoint_offset):
+            try:
+                found = self._open(line)
+                if not size < found.size <= self.head.size or found.origin != self.head.origin:
+                    raise NoteRefused("it is out of order, or of another log")
+            except NoteRefused as err:
+                raise self._tampered(Fault("checkpoint", line.file, line.number, None, None,
+                                           f"the checkpoint at {diagnose.place(line)} is not what was"
+                                           f" written: {err.message}")) from err
+            size = found.size
+            self.checkpoints += 1
+            self.chain = checkpoints.chained(self.chain, line.raw + b"\n")
+            yield _Mark(size, found.root, f"the checkpoint at {diagnose.place(line)}", line.file, line.number)
+
+    def _open(self, line: Line) -> note.Checkpoint:
+        try:
+            entry = decode(line.raw, max_bytes=note.MAX_NOTE, integers_only=True) if line.whole else None
+        except SigningError as err:
+            raise NoteRefused(err.message) from err
+        if not isinstance(entry, dict) or not isinstance(entry.get("note"), str):
+            raise NoteRefused("the line is not a checkpoint")
+        found = note.open_checkpoint(entry["note"].encode(), self.public)
+        if entry.get("size") != found.size or entry.get("epoch") != self.head.epoch:
+            raise NoteRefused("the line and its note disagree")
+        return found
+
+    def _read_anchors(self, anchors: Sequence[bytes]) -> list[_Mark]:
+        if len(anchors) > MAX_ANCHORS:
+            raise NoteRefused(f"more than {MAX_ANCHORS} anchors were given")
+        marks = []
+        for number, text in enumerate(anchors, 1):
+            found = note.open_checkpoint(text, self.public)
+            if not found.size:
+                raise NoteRefused(f"anchor {number} covers no records")
+            if found.origin != self.head.origin:
+                raise self._tampered(Fault("foreign", f"anchor {number}", None, None, None,
+                                           f"anchor {number} is of another log ({found.origin})"))
+            marks.append(_Mark(found.size, found.root, f"anchor {number}", f"anchor {number}", None))
+        return sorted(marks, key=lambda mark: mark.size)
+
+    # Steps 3 and 8
+
+    def _check_public_key(self) -> None:
+        name = keys.public_name(self.head.epoch)
+        try:
+            stored = files.read_all(self.reader.open(name), 4096)
+        except FileNotFoundError:
+            stored = b""
+        if stored != self.public_line.encode() + b"\n":
+            secret = keys.secret_name(self.head.epoch)
+            raise self._tampered(Fault("key", name, None, None, None,
+                                       f"{name} is not the public half of {secret}"))
+
+    def _check_beyond(self) -> None:
+        snapshot, head = self.snapshot, self.head
+        for tail in snapshot.tails:
+            raise self._recovery(tail.file, head.size, f"{tail.size} bytes of {tail.file} lie beyond the head")
+        if snapshot.newest.size != head.size:
+            raise self._recovery(files.segment_name(head.segment), head.size,
+                                 f"{snapshot.newest.size - head.size} unsynced records were lost when the"
+                                 " machine stopped")
+        if head.torn:
+            raise self._recovery(files.HEAD, head.size, "a recovery was not finished")
+        if snapshot.damaged_slot:
+            raise self._recovery(files.HEAD, None, f"slot {snapshot.damaged_slot} of the head is damaged")
+
+    def _recovery(self, file: str, seq: int | None, message: str) -> NeedsRecovery:
+        return NeedsRecovery(Fault("beyond head", file, None, seq, None, message), self.reader.directory)
