@@ -1,4 +1,4 @@
-"""The four error trees have one shape, and no identifier means two things (docs/adr/0002-one-error-shape.md)."""
+"""The four error trees have one shape, and no identifier means two things (docs/adr/0002)."""
 
 import importlib
 import pkgutil
@@ -40,7 +40,7 @@ def classes() -> list[type[BaseException]]:
     return [cls for root in ROOTS for cls in tree(root) if cls.__module__.startswith("plugsec")]
 
 
-def test_every_refusal_has_an_identifier_and_an_exit_code_of_the_page(classes: list[type[BaseException]]) -> None:
+def test_every_refusal_has_an_identifier_and_an_exit_code(classes: list[type[BaseException]]) -> None:
     wrong = [cls for cls in classes if not FORM.fullmatch(getattr(cls, "id", "")) or cls.code not in CODES]
     assert wrong == []
 
