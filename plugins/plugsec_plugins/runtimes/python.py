@@ -7,7 +7,6 @@ The jail gets the standard library of exactly this interpreter. The bundle's roo
 import os
 import sys
 
-from plugsec_plugins.errors import PluginError
 from plugsec_plugins.manifest import Manifest
 from plugsec_plugins.runtimes import system
 from plugsec_plugins.runtimes.interface import ReadPayload
@@ -16,28 +15,14 @@ from plugsec_plugins.runtimes.plan import Bind, LaunchPlan
 _SHARED_PREFIXES = ("/usr", "/usr/local")
 
 
-class EntryMissing(PluginError):
-    """The entry module is not in the bundle."""
-
-    id = "PLG-MAN-101"
-    code = 4
-
-
 class PythonAdapter:
     """Plans the launch of a Python plugin in the boot interpreter."""
 
     def prepare(
         self, manifest: Manifest, method: str, programs: tuple[str, ...], read_payload: ReadPayload
     ) -> LaunchPlan:
-        """Plan the launch; raises EntryMissing."""
+        """Plan the launch; the manifest's parser has seen that the entry module is there."""
         module = manifest.runtime.entry
-        stem = module.replace(".", "/")
-        paths = {entry.path for entry in manifest.envelope.files}
-        if not paths & {f"{stem}.py", f"{stem}/__init__.py", f"site/{stem}.py", f"site/{stem}/__init__.py"}:
-            raise EntryMissing(
-                f"the entry module {module!r} is not in the bundle",
-                f"add {stem}.py, or correct `entry` in plugin.toml, then pack and sign again",
-            )
         standard = standard_library()
         libraries, links = system.library_binds()
         trees = (*libraries, *(Bind(path, path) for path in standard))
