@@ -1,5 +1,5 @@
 # ruff: noqa
-"""The built-in policies' plain forms: written by `python -m plugsec_policies.generate`; do not edit."""
+"""Built-in policies, plain; written by `python -m plugsec_policies.generate`; do not edit."""
 
 from typing import Any
 

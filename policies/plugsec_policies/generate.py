@@ -11,7 +11,7 @@ from typing import Any
 from plugsec_policies.policy import BUILTIN_PREFIX, BUILTINS, parse_policy_toml
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
-_HEAD = '''"""The built-in policies' plain forms: written by `python -m plugsec_policies.generate`; do not edit."""
+_HEAD = '''"""Built-in policies, plain; written by `python -m plugsec_policies.generate`; do not edit."""
 
 from typing import Any
 

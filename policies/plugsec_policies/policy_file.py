@@ -198,7 +198,7 @@ class _File:
         return base(name)  # type: ignore[no-any-return]
 
     def _isolation(self, table: Table) -> Isolation | None:
-        inner = table.table("isolation", required=False)
+        inner = table.maybe_table("isolation")
         if inner is None:
             return None
         required = self._layers(inner, "required")
@@ -223,16 +223,13 @@ class _File:
 
     def _limits(self, table: Table, own: dict[str, Any]) -> None:
         with self._recovering():
-            inner = table.table("limits", required=False)
-            for name in inner.names() if inner else ():
+            inner = table.maybe_table("limits")
+            if inner is None:
+                return
+            for name in inner.names():
                 with self._recovering(("limits", name)):
                     if name not in LIMIT_WORDS:
-                        self._fail(
-                            ("limits", name),
-                            f"there is no limit called {name}",
-                            did_you_mean(name, LIMIT_WORDS),
-                        )
-                    assert inner is not None  # noqa: S101  (for the type checker; the loop is empty otherwise)
+                        inner.fail(name, f"there is no limit called {name}", did_you_mean(name, LIMIT_WORDS))
                     field, number = parse_limit(name, inner.take(name))
                     own["limits"][field] = number
                     own["limits_where"][field] = self._document.at(("limits", name))
@@ -301,27 +298,24 @@ class _File:
 
     def _permission_words(self, table: Table) -> Iterator[tuple[str, tuple[str | int, ...], object]]:
         """Yield the permissions of a rule; `fs.read = …` is TOML's way of writing `fs = { read = … }`."""
+        fields = ("id", "plugins", "signed_by", "expires")
         for key in table.names():
             if key in PERMISSION_NAMES:
                 yield key, (*table.path, key), table.take(key)
             elif key == "fs":
-                inner = table.table("fs")
-                for part in inner.names() if inner else ():
-                    word = f"fs.{part}"
-                    if word not in PERMISSION_NAMES:
-                        self._fail(
-                            (*table.path, key, part),
-                            f"there is no permission called {word}",
-                            did_you_mean(word, PERMISSION_NAMES),
-                        )
-                    assert inner is not None  # noqa: S101  (for the type checker)
-                    yield word, (*table.path, key, part), inner.take(part)
-            elif key not in ("id", "plugins", "signed_by", "expires"):
-                self._fail(
-                    (*table.path, key),
-                    f"there is no permission or field called {key}",
-                    did_you_mean(key, (*PERMISSION_NAMES, "id", "plugins", "signed_by", "expires")),
+                yield from self._file_words(table.table(key))
+            elif key not in fields:
+                hint = did_you_mean(key, (*PERMISSION_NAMES, *fields))
+                table.fail(key, f"there is no permission or field called {key}", hint)
+
+    def _file_words(self, table: Table) -> Iterator[tuple[str, tuple[str | int, ...], object]]:
+        for part in table.names():
+            word = f"fs.{part}"
+            if word not in PERMISSION_NAMES:
+                table.fail(
+                    part, f"there is no permission called {word}", did_you_mean(word, PERMISSION_NAMES)
                 )
+            yield word, (*table.path, part), table.take(part)
 
     @contextmanager
     def _at(self, path: tuple[str | int, ...]) -> Iterator[None]:

@@ -16,19 +16,19 @@ Fail = Callable[[Path, str, str], NoReturn]
 class Table:
     """One table at `path`; each method takes a field out, `finish` refuses what nobody took."""
 
-    __slots__ = ("_fail", "_known", "_mapping", "path")
+    __slots__ = ("_known", "_mapping", "path", "refuse")
 
     def __init__(self, mapping: object, path: Path, fail: Fail) -> None:
         if not isinstance(mapping, Mapping):
             fail(path, f"{_name(path)} is not a table", "write it as a table of names and values")
         self._mapping: Mapping[str, Any] = mapping
         self.path = path
-        self._fail = fail
+        self.refuse = fail
         self._known: list[str] = []
 
     def fail(self, key: str, message: str, hint: str) -> NoReturn:
         """Refuse with the place of one of this table's fields."""
-        self._fail((*self.path, key), message, hint)
+        self.refuse((*self.path, key), message, hint)
 
     def take(self, key: str) -> Any:  # noqa: ANN401
         """Return the field as it is, None when absent; null is neither absent nor a value, so refused."""
@@ -44,7 +44,7 @@ class Table:
 
     def text(self, key: str, most: int, *, required: bool = True, default: str = "") -> str:
         """Return a text of at most `most` characters, not empty when required."""
-        value = self._present(key, required)
+        value = self._present(key, required=required)
         if value is None:
             return default
         if not isinstance(value, str) or len(value) > most or (required and not value):
@@ -59,7 +59,7 @@ class Table:
 
     def integer(self, key: str, least: int, most: int, *, required: bool = True, default: int = 0) -> int:
         """Return a whole number within its range."""
-        value = self._present(key, required)
+        value = self._present(key, required=required)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -79,7 +79,7 @@ class Table:
 
     def texts(self, key: str, count: int, most: int, *, required: bool = True) -> tuple[str, ...]:
         """Return at most `count` texts of at most `most` characters, at least one when required."""
-        value = self._present(key, required)
+        value = self._present(key, required=required)
         if value is None:
             return ()
         if not isinstance(value, list | tuple) or len(value) > count or (required and not value):
@@ -90,17 +90,21 @@ class Table:
             )
         for index, item in enumerate(value):
             if not isinstance(item, str) or len(item) > most or not _is_unicode(item):
-                self._fail(
+                self.refuse(
                     (*self.path, key, index),
                     f"{key} holds something that is not a text of at most {most} characters",
                     f'write {key} = ["…"]',
                 )
         return tuple(value)
 
-    def table(self, key: str, *, required: bool = True) -> "Table | None":
+    def table(self, key: str) -> "Table":
         """Return a table inside this one."""
-        value = self._present(key, required)
-        return None if value is None else Table(value, (*self.path, key), self._fail)
+        return Table(self._present(key, required=True), (*self.path, key), self.refuse)
+
+    def maybe_table(self, key: str) -> "Table | None":
+        """Return a table inside this one, None when absent."""
+        value = self.take(key)
+        return None if value is None else Table(value, (*self.path, key), self.refuse)
 
     def tables(self, key: str, count: int) -> "tuple[Table, ...]":
         """Return the tables of a list, at most `count`; none when absent."""
@@ -109,7 +113,7 @@ class Table:
             return ()
         if not isinstance(value, list | tuple) or len(value) > count:
             self.fail(key, f"{key} is not a list of at most {count} tables", f"write [[{key}]] above each")
-        return tuple(Table(item, (*self.path, key, index), self._fail) for index, item in enumerate(value))
+        return tuple(Table(item, (*self.path, key, index), self.refuse) for index, item in enumerate(value))
 
     def finish(self) -> None:
         """Refuse the first field that nobody took: an unknown word is a mistake or an attack."""
@@ -121,7 +125,7 @@ class Table:
         """Return the names of all fields that were written."""
         return tuple(self._mapping)
 
-    def _present(self, key: str, required: bool) -> Any:  # noqa: ANN401
+    def _present(self, key: str, *, required: bool) -> Any:  # noqa: ANN401
         value = self.take(key)
         if value is None and required:
             self.fail(key, f"{_name(self.path)} lacks {key}", f"add {key} = …")
