@@ -24,6 +24,7 @@ from plugsec.sandbox import control, spec as spec_module
 from plugsec.sandbox.identity import Identity
 from plugsec.sandbox.spec import CONTROL_FD, JAIL_UID, RPC_FD, SandboxSpec
 
+BOOT_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 ENTER_TIMEOUT_S = 60.0  # an emulated or overloaded host still enters; a wedged one is given up
 _REAP_TIMEOUT_S = 10.0
 _DESCRIPTORS = ("stdin", "stdout", "stderr", "rpc", "init_pidfd", "pidfd", "listener", "tmp", "output")
@@ -178,8 +179,7 @@ def spawn() -> Boot:
     actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(raised)]
     assert (RPC_FD, CONTROL_FD) == (3, 4)  # noqa: S101 - the order of `child`
     interpreter = os.path.realpath(sys.executable)
-    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
-    argv = [interpreter, "-I", "-S", "-B", script, *package_roots()]
+    argv = [interpreter, "-I", "-S", "-B", BOOT_SCRIPT, *package_roots()]
     try:
         pid = os.posix_spawn(interpreter, argv, {}, file_actions=actions, setpgroup=0)
     finally:
