@@ -60,7 +60,7 @@ def missing_layers(environment: dict[str, str]) -> list[str]:
     """Ask doctor which layers that builtin:strict requires are missing on this host."""
     doctor = subprocess.run([sys.executable, "-m", "plugsec", "doctor", "--json"], env=environment,
                             capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS)
-    return list(json.loads(doctor.stdout).get("missing_required", []))
+    return list(json.loads(doctor.stdout)["missing"])
 
 
 @pytest.mark.parametrize("document", STORIES, ids=lambda path: str(path.relative_to(CLONE)))
