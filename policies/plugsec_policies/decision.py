@@ -8,6 +8,7 @@ the same arguments always give the same Grant, in whatever order the policies co
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -268,7 +269,7 @@ def _speaks_of(rule: Rule, name: str) -> bool:
 
 def _line_to_write(request: Request, permission: Permission, atom: Atom, policy: Policy) -> str:
     """Say what to write where for an atom to be granted."""
-    value = _toml(to_plain(PermissionSet(permission.name, (atom,))))
+    value = to_toml(to_plain(PermissionSet(permission.name, (atom,))))
     name = f'"{permission.name}"' if "." in permission.name else permission.name
     if policy.where.startswith(BUILTIN_PREFIX):
         place = f'write a policy file with extends = ["{policy.where}"] and'
@@ -277,16 +278,16 @@ def _line_to_write(request: Request, permission: Permission, atom: Atom, policy:
     return f'{place} a [[grant]] with plugins = ["{request.name}"] and {name} = {value}'
 
 
-def _toml(value: Any) -> str:  # noqa: ANN401
+def to_toml(value: Any) -> str:  # noqa: ANN401
+    """Write a text, number, truth value, or lists and tables of them, as TOML on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {to_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return (
-        str(value) if isinstance(value, int) else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    )
+        return "[" + ", ".join(to_toml(item) for item in value) + "]"
+    # JSON's strings are TOML's basic strings, but for DEL, which only TOML wants escaped.
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def _refuse_if_any(request: Request, rulings: Sequence[_Ruling]) -> None:
