@@ -9,7 +9,7 @@ import typer
 from plugsec.cli.common import say
 
 # Each module has `register(app: typer.Typer) -> None`.
-GROUPS = ("run", "project", "bundles", "trust", "policy", "audit", "doctor")
+GROUPS = ("run", "project", "bundles", "trust", "policy", "audit", "doctor", "demo")
 # What works without a Linux kernel: reading, signing and judging bundles.
 _PORTABLE = ("verify", "inspect", "sign", "check", "diff", "version")
 

@@ -34,7 +34,9 @@ def attribute(facts: Facts, *, memory_bytes: int) -> Ended:
         return Ended("interrupted", message="interrupted; the plugin is dead")
     limit = facts.limit or _counted(facts) or _died_of(facts) or _said(facts, memory_bytes)
     if limit:
-        return Ended("limit", limit=limit, message=message, trace=trace)
+        # Only the plugin's own words add something to the limit's name.
+        said = message if answer is not None and answer.error_type else ""
+        return Ended("limit", limit=limit, message=said, trace=trace)
     if facts.launch_error:
         return Ended("host", message=facts.launch_error)
     if answer is not None and answer.ok:
