@@ -40,11 +40,11 @@ def disagreement(
     vouched = after["prev"] == leaf.hex() if after else following is None and head.last == leaf
     if seq == expected:
         if previous and vouched:
-            return _edited(previous, expected - 1)
-        return _edited(line, expected)
+            return edited(previous, expected - 1)
+        return edited(line, expected)
     alone = after["seq"] == expected + 1 if after else following is None and head.size == expected + 1
     if alone:  # only the number is wrong: the next record is where it belongs
-        return _edited(line, expected)
+        return edited(line, expected)
     if seq < expected:
         twice = previous and seq == expected - 1 and record["prev"] == before.hex() and vouched
         return _inserted(previous if twice and previous else line, seq)
@@ -58,7 +58,8 @@ def disagreement(
                  f"{_records(expected, seq - 1)} removed before {place(line)}")
 
 
-def _edited(line: Line, seq: int) -> Fault:
+def edited(line: Line, seq: int) -> Fault:
+    """A record whose successor, or the head, names another hash."""
     return Fault("edited", line.file, line.number, seq, seq, f"record {seq} at {place(line)} was changed")
 
 

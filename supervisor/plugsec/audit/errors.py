@@ -12,7 +12,8 @@
     ├── LogMissing       PLG-AUD-010   there is no log to read
     ├── ReceiptMalformed PLG-AUD-011   exit 4: not a receipt at all
     ├── ProofRefused     PLG-AUD-012   a Merkle proof that does not lead to the root
-    └── NoteRefused      PLG-AUD-013   a checkpoint that cannot be read or that this log did not sign
+    ├── NoteRefused      PLG-AUD-013   a checkpoint that cannot be read or that this log did not sign
+    └── ReceiptSigner    PLG-AUD-014   exit 3: a receipt by another key than expected
 """
 
 from typing import NamedTuple
@@ -120,3 +121,10 @@ class NoteRefused(AuditError):
     """A checkpoint (a signed note) cannot be read, or is not signed by this log (exit 9)."""
 
     id = "PLG-AUD-013"
+
+
+class ReceiptSigner(AuditError):
+    """A receipt is properly signed, but by another key than the one that was expected (exit 3)."""
+
+    id = "PLG-AUD-014"
+    code = 3

@@ -35,6 +35,13 @@ def segment_name(number: int) -> str:
     return f"segment-{number:06d}.jsonl"
 
 
+def segment_number(name: str) -> int:
+    """The number of a segment's file name; 0 for any other name."""
+    digits = name.removeprefix("segment-").removesuffix(".jsonl")
+    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) == 6 else 0
+    return number if name == segment_name(number) else 0
+
+
 def open_directory(path: str, *, create: bool = False) -> int:
     """Open the log's directory and return a descriptor; with `create`, make it (0700) where missing.
 
@@ -45,7 +52,7 @@ def open_directory(path: str, *, create: bool = False) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError as err:
-        raise LogMissing(f"there is no audit log in {path}", "the first `plugsec run` starts one") from err
+        raise missing(path) from err
     except NotADirectoryError as err:  # also what O_NOFOLLOW with O_DIRECTORY says of a symbolic link
         raise LogUnsafe(f"the audit directory {path} is a symbolic link or not a directory",
                         "name the real directory with --audit") from err
@@ -196,3 +203,8 @@ def boot_id() -> str:
 def headless(directory: str) -> LogTampered:
     """The refusal of a log without its head: writers make the head last, so somebody removed it."""
     return LogTampered(Fault("head", HEAD, None, None, None, "the head is missing"), directory)
+
+
+def missing(directory: str) -> LogMissing:
+    """There is nothing to read."""
+    return LogMissing(f"there is no audit log in {directory}", "the first `plugsec run` starts one")

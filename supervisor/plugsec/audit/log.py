@@ -40,6 +40,7 @@ class Evidence(NamedTuple):
     line: bytes
     position: Position
     path: tuple[bytes, ...]  # inclusion proof in the tree that this record completed
+    root: bytes  # of that tree
     head: Head
 
 
@@ -56,7 +57,7 @@ class AuditLog:
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.directory = os.path.abspath(directory)
-        self._redact = redact if callable(redact) else record.redaction_of(redact)
+        self.redact = redact if callable(redact) else record.redaction_of(redact)
         self._segment_bytes = segment_bytes
         self._evidence: Evidence | None = None
         self._connect()
@@ -97,7 +98,7 @@ class AuditLog:
                 head, line = self._append_from_reserve(event, detail or {}, optional, err, durable=durable)
             position = Position(head.size - 1, head.last.hex())
             if event == "run.end":
-                self._evidence = Evidence(line, position, self._writer.last_proof, head)
+                self._evidence = Evidence(line, position, self._writer.last_proof, head.root, head)
             if head.size - head.checkpoint_size >= checkpoints.EVERY:
                 self._checkpoint_if_possible(head)
             return position
@@ -131,7 +132,7 @@ class AuditLog:
     def _connect(self) -> None:
         self._pid = os.getpid()
         self._threads = _thread.allocate_lock()
-        self._writer = Writer(self.directory, self._redact)
+        self._writer = Writer(self.directory, self.redact)
 
     @contextmanager
     def _locked(self) -> Iterator[Head]:

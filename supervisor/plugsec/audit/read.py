@@ -1,7 +1,8 @@
 """The log's lines, streamed: for verification and for showing. Memory does not grow with the log."""
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from plugsec.audit import files, keys
@@ -91,6 +92,8 @@ class Reader:
         try:
             head_fd = self.open(files.HEAD)
         except FileNotFoundError as err:
+            if not self.segments():
+                raise files.missing(self.directory) from err
             raise files.headless(self.directory) from err
         slots = HeadFile(self.directory, head_fd, lock_fd, keys.MacKeys(self.dirfd, self.directory))
         heads = slots.read()
@@ -99,6 +102,11 @@ class Reader:
         except LogTampered as tampered:
             return Snapshot(heads[0], heads[0], (), slots.damaged(), tampered)
         return Snapshot(head, heads[0], tails, slots.damaged(), None)
+
+    def segments(self) -> list[int]:
+        """The numbers of the segments that are there, in order."""
+        return sorted(files.segment_number(name) for name in os.listdir(self.dirfd)
+                      if files.segment_number(name))
 
     def lines(self, head: Head) -> Iterator[Line]:
         """Every line that the head covers, from the first. Raises FileNotFoundError for a segment."""
@@ -147,3 +155,33 @@ def parse(line: Line) -> dict[str, Any] | None:
     if not isinstance(value, dict) or type(value.get("seq")) is not int or type(value.get("prev")) is not str:
         return None
     return value
+
+
+def newest(
+    reader: Reader, count: int, wanted: Callable[[dict[str, Any]], bool]
+) -> tuple[list[dict[str, Any]], int]:
+    """The newest `count` records that are `wanted`, oldest first, and how many lines were no records.
+
+    Reads segments from the last one back and only as many as it needs; needs no head, so that a log
+    that does not verify can still be looked at. Nothing is verified. Raises LogMissing, LogUnwritable.
+    """
+    found: deque[dict[str, Any]] = deque()
+    unreadable = 0
+    numbers = reader.segments()
+    if not numbers:
+        raise files.missing(reader.directory)
+    for number in reversed(numbers):
+        here: deque[dict[str, Any]] = deque(maxlen=count - len(found))
+        try:
+            for line in reader.segment_lines(number):
+                record = parse(line)
+                if record is None:
+                    unreadable += 1
+                elif wanted(record):
+                    here.append(record)
+        except OSError as err:
+            raise LogUnwritable(f"cannot read the audit log {reader.directory}: {err.strerror}") from err
+        found.extendleft(reversed(here))
+        if len(found) >= count:
+            break
+    return list(found), unreadable

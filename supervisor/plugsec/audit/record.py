@@ -82,7 +82,16 @@ def build(
         if len(line) < MAX_LINE:
             return line
     record["detail"] = {_CUT: f"a detail of more than {MAX_LINE} bytes"}
-    return encode(record)
+    return encode(record)  # at most 5 KiB: every other field is capped
+
+
+def shaped(detail: Mapping[str, Any], redact: Redaction) -> dict[str, Any]:
+    """A detail as a record would hold it: redacted, printable, bounded, canonical."""
+    for chars, members in _CAPS:
+        value = _Shaper(redact, chars, members).shape(detail)
+        if isinstance(value, dict) and len(encode(value)) < MAX_LINE:
+            return value
+    return {_CUT: f"a detail of more than {MAX_LINE} bytes"}
 
 
 class _Shaper:

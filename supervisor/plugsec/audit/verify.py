@@ -93,14 +93,8 @@ class _Pass:
 
     def run(self) -> Verified:
         self._check_public_key()
-        frontier, last_line, count, last = self._walk()
+        self._check_end(*self._walk())
         head = self.head
-        if count < head.size:
-            raise self._tampered(diagnose.truncated(last_line, count, head))
-        if self.snapshot.tampered:
-            raise self.snapshot.tampered
-        if count != head.size or last != head.last or frontier != head.frontier:
-            raise self._tampered(diagnose.rewritten(self.good, head.size - 1, "the head", files.HEAD, None))
         if self.chain != head.checkpoint_chain:
             raise self._tampered(Fault("checkpoint", files.CHECKPOINTS, None, None, None,
                                        f"{files.CHECKPOINTS} is not the one that the head covers"))
@@ -116,9 +110,11 @@ class _Pass:
     def _tampered(self, fault: Fault) -> LogTampered:
         return LogTampered(fault, self.reader.directory)
 
-    def _walk(self) -> tuple[tuple[bytes, ...], Line | None, int, bytes]:
-        """Step 4 to 6: follow the chain; returns frontier, last line, number of records, last hash."""
+    def _walk(self) -> tuple[int, Line | None, tuple[bytes, ...], tuple[bytes, ...]]:
+        """Step 4 to 6: follow the chain; returns the number of records, the last line, and the frontier
+        with and without it."""
         frontier: tuple[bytes, ...] = ()
+        shorter = frontier
         count, last, before, previous = 0, NO_HASH, NO_HASH, None
         marks = self._marks()
         mark = next(marks, None)
@@ -133,7 +129,7 @@ class _Pass:
                     head=self.head))
             self._check_record(count, record, line)
             before, last = last, merkle.leaf_hash(line.raw)
-            frontier = merkle.push(frontier, count, last)
+            shorter, frontier = frontier, merkle.push(frontier, count, last)
             count, previous = count + 1, line
             while mark and mark.size == count:
                 self._check_mark(mark, frontier)
@@ -142,7 +138,22 @@ class _Pass:
             raise self._tampered(Fault(
                 "rolled back", mark.file, mark.line, self.head.size, mark.size - 1,
                 f"{mark.what} covers {mark.size} records, the log holds {count}"))
-        return frontier, previous, count, last
+        return count, previous, frontier, shorter
+
+    def _check_end(
+        self, count: int, line: Line | None, frontier: tuple[bytes, ...], shorter: tuple[bytes, ...]
+    ) -> None:
+        """Step 7."""
+        head = self.head
+        if count < head.size:
+            raise self._tampered(diagnose.truncated(line, count, head))
+        if self.snapshot.tampered:
+            raise self.snapshot.tampered
+        if count == head.size and frontier == head.frontier:
+            return
+        if line and count == head.size and merkle.push(shorter, count - 1, head.last) == head.frontier:
+            raise self._tampered(diagnose.edited(line, count - 1))
+        raise self._tampered(diagnose.rewritten(self.good, head.size - 1, "the head", files.HEAD, None))
 
     def _lines(self) -> Iterator[Line]:
         try:
@@ -248,7 +259,8 @@ class _Pass:
     def _check_beyond(self) -> None:
         snapshot, head = self.snapshot, self.head
         for tail in snapshot.tails:
-            raise self._recovery(tail.file, head.size, f"{tail.size} bytes of {tail.file} lie beyond the head")
+            raise self._recovery(tail.file, head.size,
+                                 f"{tail.size} bytes of {tail.file} lie beyond the head")
         if snapshot.newest.size != head.size:
             raise self._recovery(files.segment_name(head.segment), head.size,
                                  f"{snapshot.newest.size - head.size} unsynced records were lost when the"
