@@ -152,7 +152,7 @@ def write_bundle(
 
 def read_manifest(fd: int) -> BundleHead:
     """Return manifest, signatures and attestations without looking at the payload (for `inspect`)."""
-    return _read_head(_Stream(fd))[0]
+    return _read_head(_Stream(fd))
 
 
 def read_bundle(fd: int, sink: Sink) -> BundleHead:
@@ -165,10 +165,11 @@ def read_bundle(fd: int, sink: Sink) -> BundleHead:
     Signatures are not verified here: that is the sink's part (`verify.py`).
     """
     stream = _Stream(fd)
-    head, block = _read_head(stream)  # 1, 2
+    head = _read_head(stream)  # 1, 2
     sink.head(head)  # 3
     for number, entry in enumerate(head.envelope.files):  # 4
-        _match(block if number == 0 else stream.take(ustar.BLOCK), entry.path, entry.size, entry.mode)
+        if number:  # the first header ended the head and was compared there
+            _match(stream.take(ustar.BLOCK), entry.path, entry.size, entry.mode)
         sink.begin(entry)
         digest = hashlib.sha256()
         for data in stream.chunks(entry.size):
@@ -187,8 +188,12 @@ def read_bundle(fd: int, sink: Sink) -> BundleHead:
     return head
 
 
-def _read_head(stream: "_Stream") -> tuple[BundleHead, bytes]:
-    """Return the head and the first header block after it."""
+def _read_head(stream: "_Stream") -> BundleHead:
+    """Return the head; the stream then stands at the content of the first payload file.
+
+    Its header is compared here, so that a signature in the wrong place is a malformed bundle and not an
+    unsigned one.
+    """
     block = stream.take(ustar.BLOCK)
     if ustar.name_field(block) != MANIFEST_PATH.encode():
         raise BundleError(
@@ -203,7 +208,9 @@ def _read_head(stream: "_Stream") -> tuple[BundleHead, bytes]:
     for digest, content in attestations.items():
         if hashlib.sha256(content).hexdigest() != digest:
             raise BundleError("an attestation is not named by the hash of its content", id="PLG-BND-008")
-    return BundleHead(envelope, signatures, attestations), block
+    first = envelope.files[0]
+    _match(block, first.path, first.size, first.mode)
+    return BundleHead(envelope, signatures, attestations)
 
 
 def _read_kind(stream: "_Stream", block: bytes, kind: _Kind) -> tuple[dict[str, bytes], bytes]:
@@ -253,12 +260,12 @@ def _match(block: bytes, path: str, size: int, mode: int) -> None:
         raise BundleError(
             f"the bundle ends before {excerpt(path)}, which its manifest lists", id="PLG-BND-010"
         )
-    field = ustar.first_difference(block, expected)
-    if field == "name":
+    if ustar.name_field(block) != ustar.name_field(expected):
         raise BundleError(
             f"the bundle holds {excerpt(ustar.name_field(block))} where {excerpt(path)} must be",
             id="PLG-BND-011",
         )
+    field = ustar.first_difference(block, expected)
     raise BundleError(
         f"the header of {excerpt(path)} has another {field} than it must have", id="PLG-BND-005"
     )

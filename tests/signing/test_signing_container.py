@@ -1,0 +1,494 @@
+"""The container is byte for byte the one that its manifest describes, or it is refused."""
+
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+import tracemalloc
+
+import pytest
+import signing_kit as kit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plugsec_signing import bundle, keys, ustar
+from plugsec_signing.errors import BundleError, SigningError
+from plugsec_signing.verify import open_bundle, verify_bundle
+
+STORE = kit.store()
+FIRST, SECOND, THIRD = sorted(kit.FILES)
+ACME = keys.fingerprint(kit.ACME.public)
+
+
+def joined(**replaced: bytes) -> bytes:
+    """The good bundle with some entries replaced; keys as in `kit.parts`, `_` for `/` and `.`."""
+    pieces = kit.parts()
+    named = {name.replace("/", "_").replace(".", "_"): name for name in pieces}
+    pieces.update({named[name]: data for name, data in replaced.items()})
+    return b"".join(pieces.values())
+
+
+def in_place_of_run(entry: bytes) -> bytes:
+    """The good bundle with another entry where `run` must be."""
+    return joined(run=entry)
+
+
+RUN = kit.FILES["run"]
+GOOD = b"".join(kit.parts().values())
+SIGNATURE = kit.parts()[ACME]
+SIGNATURE_NAME = f"PLUGSEC/signatures/{ACME}.sshsig".encode()
+ARMOUR = kit.signatures(kit.manifest(), kit.ACME)[ACME]
+PAX = kit.raw_entry(b"pax_global_header", b"20 path=../../evil\n ", kind=b"g")
+
+ATTACKS = {
+    # links, devices, special files
+    "symlink": (in_place_of_run(kit.raw_header(b"run", 0, kind=b"2", link=b"/etc/passwd")), "PLG-BND-005"),
+    "hard link": (in_place_of_run(kit.raw_header(b"run", 0, kind=b"1", link=b"lib/count.py")), "PLG-BND-005"),
+    "symlink of the right size": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, kind=b"2", link=b"x")),
+        "PLG-BND-005",
+    ),
+    "symlink, then a file through it": (
+        joined(lib_count_py=kit.raw_header(b"lib", 0, kind=b"2", link=b"/tmp") + kit.parts()[FIRST]),
+        "PLG-BND-011",
+    ),
+    "FIFO": (in_place_of_run(kit.raw_header(b"run", 0, kind=b"6")), "PLG-BND-005"),
+    "character device": (in_place_of_run(kit.raw_header(b"run", 0, kind=b"3")), "PLG-BND-005"),
+    "block device": (in_place_of_run(kit.raw_header(b"run", 0, kind=b"4")), "PLG-BND-005"),
+    "directory entry": (joined(lib_count_py=kit.raw_header(b"lib/", 0, kind=b"5") + kit.parts()[FIRST]), "PLG-BND-011"),
+    "old-style regular file": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, kind=b"\0")), "PLG-BND-005"),
+    "contiguous file": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, kind=b"7")), "PLG-BND-005"),
+    # modes, owners, times
+    "setuid": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o4755)), "PLG-BND-005"),
+    "world-writable": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o777)), "PLG-BND-005"),
+    "not executable": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o644)), "PLG-BND-005"),
+    "mode in another spelling": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode_field=b"000755 \0")),
+        "PLG-BND-005",
+    ),
+    "another owner": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, uid=b"0001750\0")), "PLG-BND-005"),
+    "owner by name": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, uname=b"root")), "PLG-BND-005"),
+    "a time": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, mtime=b"14371573410\0")), "PLG-BND-005"),
+    "bytes in the header's padding": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, tail=b"hidden text!")),
+        "PLG-BND-005",
+    ),
+    "link name on a regular file": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, link=b"x")),
+        "PLG-BND-005",
+    ),
+    # extensions
+    "pax global header first": (PAX + GOOD, "PLG-BND-003"),
+    "pax header before a file": (in_place_of_run(PAX + kit.parts()["run"]), "PLG-BND-011"),
+    "pax header named like the file": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, kind=b"x")),
+        "PLG-BND-005",
+    ),
+    "GNU long name": (
+        in_place_of_run(kit.raw_entry(b"././@LongLink", b"run\0", kind=b"L") + kit.parts()["run"]),
+        "PLG-BND-011",
+    ),
+    "GNU sparse file": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, kind=b"S")), "PLG-BND-005"),
+    "GNU magic": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, magic=b"ustar  \0")), "PLG-BND-005"),
+    "name moved to the prefix": (
+        joined(lib_count_py=kit.raw_entry(b"count.py", kit.FILES[FIRST], prefix=b"lib")),
+        "PLG-BND-011",
+    ),
+    # sizes
+    "size too small": (in_place_of_run(kit.raw_entry(b"run", RUN[:-1], mode=0o755)), "PLG-BND-005"),
+    "size too large": (in_place_of_run(kit.raw_entry(b"run", RUN + b"x", mode=0o755)), "PLG-BND-005"),
+    "base-256 size": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, size_field=b"\x80" + bytes(10) + b"\x0a")),
+        "PLG-BND-005",
+    ),
+    "size padded with spaces": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, size_field=b"         12\0")),
+        "PLG-BND-005",
+    ),
+    "manifest of base-256 size": (
+        kit.raw_header(b"PLUGSEC/manifest.json", 0, size_field=b"\x80" + bytes(10) + b"\x0a") + GOOD[512:],
+        "PLG-BND-005",
+    ),
+    "manifest of negative size": (
+        kit.raw_header(b"PLUGSEC/manifest.json", 0, size_field=b"\xff" * 12) + GOOD[512:],
+        "PLG-BND-005",
+    ),
+    "manifest of 8 GiB": (
+        kit.raw_header(b"PLUGSEC/manifest.json", 0o77777777777) + GOOD[512:],
+        "PLG-BND-006",
+    ),
+    "signature of 1 MiB": (joined(**{ACME: kit.raw_entry(SIGNATURE_NAME, bytes(1 << 20))}), "PLG-BND-006"),
+    "executable manifest": (
+        kit.raw_header(b"PLUGSEC/manifest.json", len(kit.manifest()), mode=0o755) + GOOD[512:],
+        "PLG-BND-005",
+    ),
+    "non-zero padding after a file": (
+        in_place_of_run(kit.parts()["run"][:-1] + b"x"),
+        "PLG-BND-009",
+    ),
+    "non-zero padding after the manifest": (
+        joined(manifest=kit.parts()["manifest"][:-1] + b"\x01"),
+        "PLG-BND-009",
+    ),
+    "non-zero padding after a signature": (joined(**{ACME: SIGNATURE[:-1] + b"\x01"}), "PLG-BND-009"),
+    # contents and order
+    "changed content": (
+        in_place_of_run(kit.raw_entry(b"run", RUN[:-1] + b"x", mode=0o755)),
+        "PLG-BND-012",
+    ),
+    "missing file": (joined(run=b""), "PLG-BND-011"),
+    "missing last file": (joined(schemas_count_json=b""), "PLG-BND-010"),
+    "extra file at the end": (joined(end=kit.raw_entry(b"z", b"z") + bytes(1024)), "PLG-BND-013"),
+    "extra file in the middle": (in_place_of_run(kit.raw_entry(b"m", b"") + kit.parts()["run"]), "PLG-BND-011"),
+    "doubled entry": (in_place_of_run(kit.parts()["run"] * 2), "PLG-BND-011"),
+    "doubled last entry": (
+        joined(schemas_count_json=kit.parts()[THIRD] * 2),
+        "PLG-BND-013",
+    ),
+    "unsorted entries": (joined(run=kit.parts()[THIRD], schemas_count_json=kit.parts()["run"]), "PLG-BND-011"),
+    "manifest not first": (SIGNATURE + joined(**{ACME: b""}), "PLG-BND-003"),
+    "payload first": (kit.parts()["run"] + joined(run=b""), "PLG-BND-003"),
+    "two manifests": (
+        joined(manifest=kit.parts()["manifest"] * 2),
+        "PLG-BND-011",
+    ),
+    "second manifest among the payload": (
+        in_place_of_run(kit.parts()["manifest"] + kit.parts()["run"]),
+        "PLG-BND-011",
+    ),
+    "signature among the payload": (
+        in_place_of_run(SIGNATURE + kit.parts()["run"]),
+        "PLG-BND-011",
+    ),
+    "unknown file under PLUGSEC": (
+        joined(**{ACME: SIGNATURE + kit.raw_entry(b"PLUGSEC/notes.txt", b"x")}),
+        "PLG-BND-011",
+    ),
+    "signature name in upper case": (
+        joined(**{ACME: kit.raw_entry(SIGNATURE_NAME.upper(), ARMOUR)}),
+        "PLG-BND-011",
+    ),
+    "signature name with a path": (
+        joined(**{ACME: kit.raw_entry(b"PLUGSEC/signatures/../" + ACME.encode()[:60] + b".sshsig", ARMOUR)}),
+        "PLG-BND-011",
+    ),
+    "signature name with bytes after its NUL": (
+        joined(**{ACME: kit.raw_entry(SIGNATURE_NAME + b"\0x", ARMOUR)}),
+        "PLG-BND-005",
+    ),
+    "doubled signature": (joined(**{ACME: SIGNATURE * 2}), "PLG-BND-007"),
+    # before, after, around
+    "prepended bytes": (b"#!/bin/sh\n" + GOOD, "PLG-BND-003"),
+    "prepended archive": (GOOD + GOOD, "PLG-BND-014"),
+    "appended byte": (GOOD + b"x", "PLG-BND-014"),
+    "appended zero block": (GOOD + bytes(512), "PLG-BND-014"),
+    "padded to a tape record": (GOOD + bytes(-len(GOOD) % 10240), "PLG-BND-014"),
+    "one zero block only": (GOOD[:-512], "PLG-BND-004"),
+    "second archive without an end between": (GOOD[:-1024] + GOOD, "PLG-BND-013"),
+    "zero block in the middle": (in_place_of_run(bytes(512) + kit.parts()["run"]), "PLG-BND-010"),
+    "empty file": (b"", "PLG-BND-004"),
+    "zip": (b"PK\x03\x04" + bytes(2000), "PLG-BND-003"),
+    "gzip": (b"\x1f\x8b" + bytes(2000), "PLG-BND-003"),
+    "zeros only": (bytes(10240), "PLG-BND-003"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_container_that_its_manifest_does_not_describe_is_refused(name, bundle_path):
+    data, error_id = ATTACKS[name]
+    with pytest.raises(SigningError) as caught:
+        verify_bundle(bundle_path(data), STORE, kit.NOW, keep_payload=True)
+    assert (caught.value.id, caught.value.code) == (error_id, 4)
+
+
+def test_a_wrong_checksum_is_refused(bundle_path):
+    data = bytearray(GOOD)
+    at = GOOD.index(kit.parts()["run"]) + 148
+    data[at : at + 6] = b"000000"
+    with pytest.raises(BundleError, match="checksum") as caught:
+        verify_bundle(bundle_path(bytes(data)), STORE, kit.NOW)
+    assert caught.value.id == "PLG-BND-005"
+
+
+def test_our_writer_makes_the_headers_that_were_packed_by_hand():
+    assert kit.pack() == GOOD
+
+
+def test_a_bundle_truncated_anywhere_is_refused(bundle_path):
+    whole = kit.pack()
+    path = bundle_path(whole)
+    for length in reversed(range(len(whole))):
+        os.truncate(path, length)
+        with pytest.raises(BundleError) as caught:
+            verify_bundle(path, STORE, kit.NOW)
+        assert caught.value.id == "PLG-BND-004", length
+
+
+def test_a_bundle_with_any_byte_changed_is_refused(bundle_path):
+    whole = kit.pack()
+    path = bundle_path(whole)
+    with open(path, "r+b", buffering=0) as file:
+        for at, byte in enumerate(whole):
+            os.pwrite(file.fileno(), bytes([byte ^ (1 << at % 8)]), at)
+            with pytest.raises(SigningError) as caught:
+                verify_bundle(path, STORE, kit.NOW)
+            assert caught.value.code in (3, 4), at
+            os.pwrite(file.fileno(), bytes([byte]), at)
+    assert verify_bundle(path, STORE, kit.NOW).signers  # the loop changed nothing for good
+
+
+def test_a_million_entries_are_refused_at_the_first_one_too_many(bundle_path):
+    entry = kit.raw_header(b"z", 0)
+    path = bundle_path(GOOD[:-1024])
+    with open(path, "ab") as file:
+        for _ in range(1000):
+            file.write(entry * 1000)
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(path, STORE, kit.NOW)
+    assert caught.value.id == "PLG-BND-013"
+
+
+def test_ten_thousand_signatures_are_refused_at_the_seventeenth(bundle_path):
+    many = b"".join(
+        kit.raw_entry(b"PLUGSEC/signatures/%064x.sshsig" % number, b"x") for number in range(10_000)
+    )
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(bundle_path(joined(**{ACME: many})), STORE, kit.NOW)
+    assert caught.value.id == "PLG-BND-006"
+
+
+def test_attestations_are_container_entries_that_verification_refuses_for_now(bundle_path):
+    content = b'{"payloadType":"application/vnd.in-toto+json"}'
+    out = io.BytesIO()
+    envelope_bytes = kit.manifest()
+    name = hashlib.sha256(content).hexdigest()
+    bundle.write_bundle(
+        out, envelope_bytes, kit.signatures(envelope_bytes, kit.ACME), {name: content},
+        lambda entry: io.BytesIO(kit.FILES[entry.path]),
+    )  # fmt: skip
+    path = bundle_path(out.getvalue())
+    fd = open_bundle(path)
+    assert bundle.read_manifest(fd).attestations == {name: content}
+    os.close(fd)
+    with pytest.raises(SigningError, match="attestations") as caught:
+        verify_bundle(path, STORE, kit.NOW)
+    assert (caught.value.id, caught.value.code) == ("PLG-SIG-008", 3)
+
+
+def test_an_attestation_under_another_name_is_refused(bundle_path):
+    entry = kit.raw_entry(b"PLUGSEC/attestations/" + b"0" * 64 + b".dsse.json", b"{}")
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(bundle_path(joined(**{ACME: SIGNATURE + entry})), STORE, kit.NOW)
+    assert caught.value.id == "PLG-BND-008"
+
+
+@pytest.mark.parametrize("change", [b"", b"short", b"#!/bin/sh\n and more"])
+def test_the_writer_refuses_contents_that_changed_under_it(change):
+    files = {**kit.FILES, "run": change}
+    with pytest.raises(BundleError) as caught:
+        bundle.write_bundle(
+            io.BytesIO(), kit.manifest(), {}, {}, lambda entry: io.BytesIO(files[entry.path])
+        )
+    assert caught.value.id == "PLG-BND-012"
+
+
+def test_the_writer_refuses_what_the_reader_would():
+    with pytest.raises(BundleError) as caught:
+        bundle.write_bundle(
+            io.BytesIO(), kit.manifest(), {f"{n:064x}": b"x" for n in range(17)}, {}, lambda _: io.BytesIO()
+        )
+    assert caught.value.id == "PLG-BND-006"
+
+
+def test_the_reader_needs_constant_memory(bundle_path):
+    size = 48 * 1024 * 1024
+
+    class Zeros(io.RawIOBase):
+        left = size
+
+        def read(self, count=-1):
+            given = min(count, self.left)
+            self.left -= given
+            return bytes(given)
+
+    digest = hashlib.sha256(bytes(size)).hexdigest()
+    content = kit.manifest(files=[{"path": "big", "size": size, "mode": 420, "sha256": digest}])
+    path = bundle_path(b"")
+    tracemalloc.start()
+    try:
+        with open(path, "wb") as out:
+            bundle.write_bundle(out, content, kit.signatures(content, kit.ACME), {}, lambda _: Zeros())
+        verify_bundle(path, STORE, kit.NOW)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "fifo", "device", "NUL in the name"])
+def test_what_is_no_regular_file_is_refused_without_waiting(kind, tmp_path):
+    path = str(tmp_path / "x.plug")
+    if kind == "directory":
+        os.mkdir(path)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = "/dev/zero"
+    elif kind == "NUL in the name":
+        path += "\0"
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(path, STORE, kit.NOW)
+    expected = ("PLG-BND-001", 2) if kind in ("missing", "NUL in the name") else ("PLG-BND-002", 4)
+    assert (caught.value.id, caught.value.code) == expected
+
+
+def test_bytes_that_arrive_after_opening_come_from_the_same_file(bundle_path, tmp_path):
+    """Swapping the archive between the steps of a reading changes nothing: one descriptor is read."""
+    path = bundle_path(kit.pack())
+
+    class Swapping:
+        seen = b""
+
+        def head(self, head):
+            os.rename(path, path + ".old")
+            bundle_path(b"another file altogether")
+
+        def begin(self, entry):
+            """Every step swaps again."""
+            os.replace(bundle_path(os.urandom(512), "next"), path)
+
+        def chunk(self, data):
+            self.seen += bytes(data)
+
+    fd, sink = open_bundle(path), Swapping()
+    bundle.read_bundle(fd, sink)
+    os.close(fd)
+    assert sink.seen == b"".join(kit.FILES[name] for name in sorted(kit.FILES))
+
+
+# Interoperability: others read what we write, and write what we read.
+
+
+def test_python_tarfile_reads_the_bundle():
+    with tarfile.open(fileobj=io.BytesIO(kit.pack()), mode="r:") as archive:
+        members = archive.getmembers()
+        assert [m.name for m in members[2:]] == sorted(kit.FILES)
+        assert all(m.isreg() and (m.uid, m.gid, m.mtime, m.uname) == (0, 0, 0, "") for m in members)
+        assert archive.extractfile("run").read() == kit.FILES["run"]
+
+
+def test_gnu_tar_writes_the_same_bytes(tmp_path):
+    tar = kit.stock("tar")
+    if b"GNU tar" not in subprocess.run([tar, "--version"], capture_output=True, check=True).stdout:
+        pytest.skip("tar is not GNU tar")
+    long = "p" * 60 + "/" + "q" * 60
+    files = {**kit.FILES, long: b"x" * 1000}
+    content = kit.manifest(files)
+    tree = {
+        "PLUGSEC/manifest.json": content,
+        f"PLUGSEC/signatures/{ACME}.sshsig": kit.signatures(content, kit.ACME)[ACME],
+        **dict(sorted(files.items())),
+    }
+    for name, data in tree.items():
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        target.chmod(0o755 if name == "run" else 0o644)
+    written = subprocess.run(
+        [tar, "--format=ustar", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0",
+         "--blocking-factor=1", "-cf", "-", *tree],
+        cwd=tmp_path, capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    assert written == kit.pack(files)
+
+
+# Properties.
+
+NAMES = st.from_regex(r"[a-c]{1,3}(/[a-c]{1,3}){0,2}", fullmatch=True)
+
+
+def _allowed(files):
+    from plugsec_signing.errors import PathError
+    from plugsec_signing.paths import check_paths
+
+    try:
+        check_paths(files)
+    except PathError:
+        return False
+    return True
+
+
+TREES = st.dictionaries(NAMES, st.binary(max_size=1100), min_size=1, max_size=5).filter(_allowed)
+
+
+class Collecting:
+    def __init__(self):
+        self.files = {}
+
+    def head(self, head):
+        self.signatures = dict(head.signatures)
+
+    def begin(self, entry):
+        self.path = entry.path
+        self.files[entry.path] = b""
+
+    def chunk(self, data):
+        self.files[self.path] += bytes(data)
+
+
+def read(data: bytes) -> Collecting:
+    sink = Collecting()
+    fd = os.memfd_create("bundle")
+    try:
+        os.write(fd, data)
+        bundle.read_bundle(fd, sink)
+    finally:
+        os.close(fd)
+    return sink
+
+
+@given(TREES)
+def test_what_is_written_is_read_back_and_written_the_same(files):
+    data = kit.pack(files)
+    found = read(data)
+    assert found.files == files
+    assert kit.pack(dict(reversed(files.items()))) == data
+
+
+@given(st.binary(max_size=3000))
+@settings(max_examples=300)
+def test_any_bytes_are_refused_within_our_tree(data):
+    for candidate in (data, GOOD[:512] + data, GOOD[:2048] + data):
+        with pytest.raises(SigningError):
+            read(candidate)
+
+
+EDITS = st.lists(
+    st.tuples(st.integers(0, len(GOOD)), st.integers(0, 1024), st.binary(max_size=600) | st.just(bytes(512))),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(EDITS)
+@settings(max_examples=500)
+def test_an_edited_bundle_is_refused_unless_the_edit_changed_nothing(edits):
+    data = GOOD
+    for at, removed, inserted in edits:
+        data = data[:at] + inserted + data[at + removed :]
+    fd = os.memfd_create("bundle")
+    try:
+        os.write(fd, data)
+        verify_bundle(f"/proc/self/fd/{fd}", STORE, kit.NOW)
+    except SigningError:
+        assert data != GOOD
+    else:
+        assert data == GOOD
+    finally:
+        os.close(fd)
+
+
+@given(st.binary(min_size=512, max_size=512))
+def test_any_header_is_matched_or_refused_within_our_tree(block):
+    assert ustar.size_field(block) is None or 0 <= ustar.size_field(block) < 8**11
+    assert b"\0" not in ustar.name_field(block)
