@@ -6,7 +6,6 @@ would enforce.
 """
 
 import keyword
-import re
 from typing import NamedTuple
 
 from plugsec_policies.errors import PolicyError
@@ -38,12 +37,10 @@ METHOD_NAME_MAX = 64
 ARGS_MAX = 64
 ARG_MAX = 4096
 DEPENDENCIES_MAX = 256
+_METHOD_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 # Attempts after which something else than starting again must happen.
 RESTARTS_MAX = 1000
 PRIORITY_MIN, PRIORITY_MAX = -20, 19  # nice(2)
-
-_METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*", re.ASCII)
-_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
 
 
 class RuntimeSpec(NamedTuple):
@@ -102,7 +99,7 @@ def read_runtime(table: Table) -> RuntimeSpec:
     args = table.texts("args", ARGS_MAX, ARG_MAX, required=False)
     dialect = abi = ""
     if kind == "python":
-        if not _MODULE.fullmatch(entry) or any(keyword.iskeyword(part) for part in entry.split(".")):
+        if not all(map(_is_python_name, entry.split("."))):
             table.fail(
                 "entry",
                 f"the entry {entry} is not the name of a Python module",
@@ -137,11 +134,15 @@ def _known(table: Table, key: str, known: tuple[str, ...], planned: frozenset[st
     return word
 
 
+def _is_python_name(text: str) -> bool:
+    return text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
+
+
 def check_method_name(table: Table, name: str, kind: str) -> None:
     """Refuse a method name that the runtime could not call."""
-    if len(name) > METHOD_NAME_MAX or not _METHOD.fullmatch(name):
+    if len(name) > METHOD_NAME_MAX or not _METHOD_LETTERS.issuperset(name) or not name[:1].isalpha():
         table.fail(name, f"{name} is not a method's name", "use letters, digits, _ . and -, a letter first")
-    if kind == "python" and (not name.isidentifier() or keyword.iskeyword(name)):
+    if kind == "python" and not _is_python_name(name):
         table.fail(name, f"the method {name} is not a Python function's name", "use letters, digits and _")
 
 

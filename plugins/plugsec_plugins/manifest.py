@@ -5,7 +5,6 @@ decoded document and holds it against the file list: an entry that is not there,
 there, an unknown field, permission or runtime is refused. Faults name their place as a JSON pointer.
 """
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
@@ -21,7 +20,6 @@ from plugsec_signing.envelope import Envelope, FileEntry
 EXECUTABLE = 0o755
 # Read by the envelope, so known here.
 _ENVELOPE_FIELDS = ("schema", "name", "version", "release", "files")
-_SCHEMA_PATH = re.compile(r"schemas/[A-Za-z0-9_./-]+\.json", re.ASCII)
 
 
 class Method(NamedTuple):
@@ -186,7 +184,7 @@ def _schema_file(table: Table, key: str, files: Mapping[str, FileEntry]) -> str 
     path = table.text(key, fields.PATH_MAX, required=False)
     if not table.has(key):
         return None
-    if not _SCHEMA_PATH.fullmatch(path):
+    if not (path.startswith("schemas/") and path.endswith(".json")):
         table.fail(
             key, f"{key} is not the path of a schema", 'schemas are files such as "schemas/count.input.json"'
         )

@@ -4,12 +4,9 @@ A variable that makes a loader, an interpreter or a library run or load somethin
 variable that the jail itself sets is not the host's to give.
 """
 
-import re
-
 from plugsec_policies.errors import NeverGrantable, PermissionInvalid
 
 NAME_MAX = 128
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 # Families, by how the name begins. ld.so(8) "secure-execution mode"; python(1); bash(1) exported functions.
 _NEVER_PREFIXES = (
@@ -79,7 +76,7 @@ def parse_env_name(text: object, *, deny: bool = False) -> str:
 
     The comparison ignores case: some of the variables are honoured in either.
     """
-    if not isinstance(text, str) or len(text) > NAME_MAX or not _NAME.fullmatch(text):
+    if not isinstance(text, str) or len(text) > NAME_MAX or not (text.isascii() and text.isidentifier()):
         raise PermissionInvalid(
             f"{text} is not the name of an environment variable",
             'write names only, for instance env = ["LANG", "TZ"]',

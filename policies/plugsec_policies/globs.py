@@ -3,21 +3,27 @@
 `*` stands for any run of characters within one part of the name; alone it stands for every plugin.
 """
 
-import re
-
 from plugsec_policies.errors import PermissionInvalid
 
 # Publisher and plugin of at most 64 characters each, and the slash, are 129; a glob needs no more.
 GLOB_MAX = 129
-_PART = r"[a-z0-9*][a-z0-9*._-]*"
-_GLOB = re.compile(rf"\*|{_PART}/{_PART}", re.ASCII)
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789*")
+_LATER = _FIRST | frozenset("._-")
 
 
 def parse_glob(text: object) -> str:
     """Return the glob if it is one. Raises PermissionInvalid."""
-    if isinstance(text, str) and len(text) <= GLOB_MAX and _GLOB.fullmatch(text) and "**" not in text:
-        return text
+    if text == "*":
+        return "*"
+    if isinstance(text, str) and len(text) <= GLOB_MAX and "**" not in text:
+        publisher, _, plugin = text.partition("/")
+        if _is_part(publisher) and _is_part(plugin):
+            return text
     raise PermissionInvalid(f"{text} does not name plugins", 'write "publisher/plugin", "publisher/*" or "*"')
+
+
+def _is_part(text: str) -> bool:
+    return text[:1] in _FIRST and _LATER.issuperset(text) if text else False
 
 
 def matches(glob: str, name: str) -> bool:

@@ -62,8 +62,9 @@ _WORDS: dict[str, _Word] = {
 LIMIT_WORDS: tuple[str, ...] = tuple(_WORDS)
 _WORD_OF_FIELD = {word.field: name for name, word in _WORDS.items()}
 
-_SIZE = re.compile(r"([0-9]{1,16})([KMGT]?)", re.ASCII)
-_DIGITS = re.compile(r"[0-9]{1,16}", re.ASCII)
+# Compiled when first used: what a run reads from manifests and cached policies are numbers already.
+_SIZE = r"([0-9]{1,16})([KMGT]?)"
+_DIGITS = r"[0-9]{1,16}"
 _FACTOR = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -113,7 +114,7 @@ def _number(name: str, word: _Word, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if word.is_size and isinstance(value, str):
-        match = _SIZE.fullmatch(value)
+        match = re.fullmatch(_SIZE, value, re.ASCII)
         if match:
             return int(match[1]) * _FACTOR[match[2]]
         raise LimitInvalid(
@@ -132,7 +133,7 @@ def parse_limit_argument(text: str) -> tuple[str, int]:
     if not equals:
         raise LimitArgumentInvalid(f"--limit {text} has no value", "write --limit wall_ms=5000")
     try:
-        return parse_limit(name, int(value) if _DIGITS.fullmatch(value) else value)
+        return parse_limit(name, int(value) if re.fullmatch(_DIGITS, value, re.ASCII) else value)
     except LimitInvalid as err:
         raise LimitArgumentInvalid(f"--limit {text}: {err.message}", err.hint) from err
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from plugsec_policies.env import parse_env_name
 from plugsec_policies.errors import PermissionInvalid
-from plugsec_policies.hosts import ANY_PORT, covers_host, format_host_port, parse_host_port
 from plugsec_policies.limits import PROCESSES_MAX
 from plugsec_policies.paths import READ_ONLY_ROOTS, covers, parse_path, root_of
 from plugsec_policies.suggest import did_you_mean
@@ -25,7 +24,8 @@ PERMISSIONS_MAX = 256
 REASON_MAX = 500
 NAME_MAX = 128
 
-_DOTTED = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)*", re.ASCII)
+# Compiled when first used, as `hosts` is imported: most plugins ask for neither names nor the network.
+_DOTTED = r"[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)*"
 # A program of the bundle itself, as against one of the host.
 BUNDLE_ROOT = "$BUNDLE"
 
@@ -101,11 +101,15 @@ def _write_path(atom: Atom) -> Any:  # noqa: ANN401
 
 
 def _read_host(raw: object, _deny: bool, _key: str) -> Atom:
+    from plugsec_policies.hosts import parse_host_port  # noqa: PLC0415
+
     host, port = parse_host_port(raw)
     return Atom(host, "", port)
 
 
 def _write_host(atom: Atom) -> Any:  # noqa: ANN401
+    from plugsec_policies.hosts import format_host_port  # noqa: PLC0415
+
     return format_host_port(atom.text, atom.number)
 
 
@@ -127,7 +131,7 @@ def _read_program(raw: object, deny: bool, _key: str) -> Atom:
 
 
 def _read_dotted(raw: object, _deny: bool, key: str) -> Atom:
-    if not isinstance(raw, str) or len(raw) > NAME_MAX or not _DOTTED.fullmatch(raw):
+    if not isinstance(raw, str) or len(raw) > NAME_MAX or not re.fullmatch(_DOTTED, raw, re.ASCII):
         raise PermissionInvalid(
             f"{raw} is not a name", "write lower-case words joined by dots, for instance kv.get"
         )
@@ -179,6 +183,8 @@ def _meet_path(a: Atom, b: Atom) -> Atom | None:
 
 
 def _meet_host(a: Atom, b: Atom) -> Atom | None:
+    from plugsec_policies.hosts import ANY_PORT, covers_host  # noqa: PLC0415
+
     if ANY_PORT not in (a.number, b.number) and a.number != b.number:
         return None
     port = max(a.number, b.number)  # either they are equal or one is 0, which stands for any

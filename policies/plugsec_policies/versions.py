@@ -4,26 +4,19 @@ Versions are those of semver.org 2.0.0. A range is a list of comparisons that mu
 leave out minor and patch (`<1` is `<1.0.0`). Precedence follows section 11 of that specification.
 """
 
-import re
 from typing import NamedTuple
 
 from plugsec_policies.errors import VersionInvalid
 
-# Longer than any version people write; bounds the regular expression's input.
+# Longer than any version people write; bounds everything below.
 TEXT_MAX = 128
+# Digits of one number; Python refuses to convert thousands of them, slowly.
+DIGITS_MAX = 9
 # Comparisons in one range.
 COMPARISONS_MAX = 8
-_NUMBER = r"(0|[1-9][0-9]{0,8})"
-_IDENTIFIER = r"(?:0|[1-9][0-9]{0,8}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
-_VERSION = re.compile(
-    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-({_IDENTIFIER}(?:\.{_IDENTIFIER})*))?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?",
-    re.ASCII,
-)
-_COMPARISON = re.compile(
-    rf" *(<=|>=|<|>|==|!=) *"
-    rf"({_NUMBER}(?:\.{_NUMBER}(?:\.{_NUMBER}(?:-{_IDENTIFIER}(?:\.{_IDENTIFIER})*)?)?)?) *",
-    re.ASCII,
-)
+
+_OPERATORS = ("<=", ">=", "==", "!=", "<", ">")  # a longer one before its own beginning
+_LETTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 
 # A release sorts above its pre-releases: its last member is (1,), theirs is (0, …).
 Key = tuple[int, int, int, tuple[object, ...]]
@@ -38,17 +31,41 @@ class Comparison(NamedTuple):
 
 def parse_version(text: object) -> Key:
     """Return what a version compares by. Raises VersionInvalid."""
-    match = _VERSION.fullmatch(text) if isinstance(text, str) and len(text) <= TEXT_MAX else None
-    if match is None:
+    key = _key(text, parts=3) if isinstance(text, str) and len(text) <= TEXT_MAX else None
+    if key is None:
         raise VersionInvalid(f"{text} is not a version", "write three numbers, for instance 1.2.3")
-    return int(match[1]), int(match[2]), int(match[3]), _pre_release(match[4])
+    return key
 
 
-def _pre_release(text: str | None) -> tuple[object, ...]:
-    if text is None:
-        return (1,)
+def _key(text: str, *, parts: int) -> Key | None:
+    """Read a version, or with fewer `parts` the beginning of one; None if it is neither."""
+    text, plus, build = text.partition("+")
+    text, dash, pre_release = text.partition("-")
+    numbers = text.split(".")
+    if not parts <= len(numbers) <= 3 or not all(map(_is_number, numbers)):
+        return None
+    if (plus and not _are_identifiers(build)) or (dash and not _are_identifiers(pre_release)):
+        return None
+    if (plus or dash) and len(numbers) < 3:
+        return None
+    words = pre_release.split(".") if dash else []
+    if any(word.isdigit() and not _is_number(word) for word in words):
+        return None
+    major, minor, patch = (int(number) for number in [*numbers, "0", "0"][:3])
+    return major, minor, patch, _precedence(words) if dash else (1,)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX and (text == "0" or text[0] != "0")
+
+
+def _are_identifiers(text: str) -> bool:
+    return all(word and _LETTERS.issuperset(word) for word in text.split("."))
+
+
+def _precedence(words: list[str]) -> tuple[object, ...]:
     # Numbers sort below words, both among their own (section 11.4).
-    return (0, *((0, int(part), "") if part.isdigit() else (1, 0, part) for part in text.split(".")))
+    return (0, *((0, int(word), "") if word.isdigit() else (1, 0, word) for word in words))
 
 
 def parse_range(text: object) -> tuple[Comparison, ...]:
@@ -56,12 +73,12 @@ def parse_range(text: object) -> tuple[Comparison, ...]:
     parts = text.split(",", COMPARISONS_MAX) if isinstance(text, str) and len(text) <= TEXT_MAX else [""]
     comparisons = []
     for part in parts:
-        match = _COMPARISON.fullmatch(part)
-        if match is None or len(parts) > COMPARISONS_MAX:
+        words = part.strip(" ")
+        operator = next((each for each in _OPERATORS if words.startswith(each)), "")
+        key = _key(words[len(operator) :].strip(" "), parts=1)
+        if not operator or key is None or len(parts) > COMPARISONS_MAX:
             raise VersionInvalid(f"{text} is not a range of versions", 'write for instance ">=0.1,<1"')
-        number = match[2]
-        number += ".0" * (2 - number.partition("-")[0].count("."))
-        comparisons.append(Comparison(match[1], parse_version(number)))
+        comparisons.append(Comparison(operator, key))
     return tuple(comparisons)
 
 

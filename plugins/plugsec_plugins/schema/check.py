@@ -5,7 +5,6 @@ recursion, keywords that we do not know (a misspelt `maxLength` would accept any
 a bound. Checking walks the schema once; it never evaluates it.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -238,7 +237,8 @@ class _Walk:
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 self.literal(item, (*path, index), depth + 1)
-        elif isinstance(value, float) and not math.isfinite(value):
+        elif isinstance(value, float) and value - value != 0:
+            # NaN and the infinities, without importing math for it
             _refuse(path, "it holds a number that JSON does not have", "remove nan and inf")
         elif value is not None and not isinstance(value, str | int | float):
             _refuse(path, "it holds a value that JSON does not have", "write dates as text")
