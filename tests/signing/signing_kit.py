@@ -10,6 +10,7 @@ import shutil
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from plugsec_signing import bundle, canonical, keys, sshsig, wire
 from plugsec_signing.trust import TrustStore, parse_trust_toml
 

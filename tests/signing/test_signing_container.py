@@ -11,8 +11,10 @@ import pytest
 import signing_kit as kit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from plugsec_signing import bundle, keys, ustar
-from plugsec_signing.errors import BundleError, SigningError
+from plugsec_signing.errors import BundleError, PathError, SigningError
+from plugsec_signing.paths import check_paths
 from plugsec_signing.verify import open_bundle, verify_bundle
 
 STORE = kit.store()
@@ -55,8 +57,14 @@ ATTACKS = {
     "FIFO": (in_place_of_run(kit.raw_header(b"run", 0, kind=b"6")), "PLG-BND-005"),
     "character device": (in_place_of_run(kit.raw_header(b"run", 0, kind=b"3")), "PLG-BND-005"),
     "block device": (in_place_of_run(kit.raw_header(b"run", 0, kind=b"4")), "PLG-BND-005"),
-    "directory entry": (joined(lib_count_py=kit.raw_header(b"lib/", 0, kind=b"5") + kit.parts()[FIRST]), "PLG-BND-011"),
-    "old-style regular file": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, kind=b"\0")), "PLG-BND-005"),
+    "directory entry": (
+        joined(lib_count_py=kit.raw_header(b"lib/", 0, kind=b"5") + kit.parts()[FIRST]),
+        "PLG-BND-011",
+    ),
+    "old-style regular file": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, kind=b"\0")),
+        "PLG-BND-005",
+    ),
     "contiguous file": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, kind=b"7")), "PLG-BND-005"),
     # modes, owners, times
     "setuid": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o4755)), "PLG-BND-005"),
@@ -66,9 +74,15 @@ ATTACKS = {
         in_place_of_run(kit.raw_entry(b"run", RUN, mode_field=b"000755 \0")),
         "PLG-BND-005",
     ),
-    "another owner": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, uid=b"0001750\0")), "PLG-BND-005"),
+    "another owner": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, uid=b"0001750\0")),
+        "PLG-BND-005",
+    ),
     "owner by name": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, uname=b"root")), "PLG-BND-005"),
-    "a time": (in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, mtime=b"14371573410\0")), "PLG-BND-005"),
+    "a time": (
+        in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, mtime=b"14371573410\0")),
+        "PLG-BND-005",
+    ),
     "bytes in the header's padding": (
         in_place_of_run(kit.raw_entry(b"run", RUN, mode=0o755, tail=b"hidden text!")),
         "PLG-BND-005",
@@ -139,13 +153,19 @@ ATTACKS = {
     "missing file": (joined(run=b""), "PLG-BND-011"),
     "missing last file": (joined(schemas_count_json=b""), "PLG-BND-010"),
     "extra file at the end": (joined(end=kit.raw_entry(b"z", b"z") + bytes(1024)), "PLG-BND-013"),
-    "extra file in the middle": (in_place_of_run(kit.raw_entry(b"m", b"") + kit.parts()["run"]), "PLG-BND-011"),
+    "extra file in the middle": (
+        in_place_of_run(kit.raw_entry(b"m", b"") + kit.parts()["run"]),
+        "PLG-BND-011",
+    ),
     "doubled entry": (in_place_of_run(kit.parts()["run"] * 2), "PLG-BND-011"),
     "doubled last entry": (
         joined(schemas_count_json=kit.parts()[THIRD] * 2),
         "PLG-BND-013",
     ),
-    "unsorted entries": (joined(run=kit.parts()[THIRD], schemas_count_json=kit.parts()["run"]), "PLG-BND-011"),
+    "unsorted entries": (
+        joined(run=kit.parts()[THIRD], schemas_count_json=kit.parts()["run"]),
+        "PLG-BND-011",
+    ),
     "manifest not first": (SIGNATURE + joined(**{ACME: b""}), "PLG-BND-003"),
     "payload first": (kit.parts()["run"] + joined(run=b""), "PLG-BND-003"),
     "two manifests": (
@@ -286,9 +306,7 @@ def test_an_attestation_under_another_name_is_refused(bundle_path):
 def test_the_writer_refuses_contents_that_changed_under_it(change):
     files = {**kit.FILES, "run": change}
     with pytest.raises(BundleError) as caught:
-        bundle.write_bundle(
-            io.BytesIO(), kit.manifest(), {}, {}, lambda entry: io.BytesIO(files[entry.path])
-        )
+        bundle.write_bundle(io.BytesIO(), kit.manifest(), {}, {}, lambda entry: io.BytesIO(files[entry.path]))
     assert caught.value.id == "PLG-BND-012"
 
 
@@ -408,9 +426,6 @@ NAMES = st.from_regex(r"[a-c]{1,3}(/[a-c]{1,3}){0,2}", fullmatch=True)
 
 
 def _allowed(files):
-    from plugsec_signing.errors import PathError
-    from plugsec_signing.paths import check_paths
-
     try:
         check_paths(files)
     except PathError:

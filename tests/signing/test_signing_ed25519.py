@@ -12,6 +12,7 @@ import pytest
 import signing_kit as kit
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from plugsec_signing import ed25519
 from plugsec_signing.errors import KeyRefused, SignatureRefused, SigningError
 

@@ -6,6 +6,7 @@ import pytest
 import signing_kit as kit
 from hypothesis import given
 from hypothesis import strategies as st
+
 from plugsec_signing import canonical
 from plugsec_signing.envelope import check_name, check_version, parse_envelope
 from plugsec_signing.errors import EnvelopeError, SigningError
@@ -114,7 +115,8 @@ def test_the_envelope_says_what_the_manifest_says():
 @pytest.mark.parametrize(
     "version",
     ["0.0.0", "1.2.3", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-0.3.7", "1.0.0-x-y-z.--", "1.0.0+001",
-     "1.0.0-beta+exp.sha.5114f85", "1.0.0+21AF26D3---117B344092BD", "2.0.0-rc.1+build.123", "1.0.0-0A.is.legal"],
+     "1.0.0-beta+exp.sha.5114f85", "1.0.0+21AF26D3---117B344092BD", "2.0.0-rc.1+build.123",
+     "1.0.0-0A.is.legal"],
 )  # fmt: skip
 def test_semantic_versions_are_accepted(version):
     assert check_version(version) == version
@@ -142,13 +144,15 @@ def test_any_value_is_a_name_or_a_version_or_is_refused(value):
 
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "a", "acme/x", "1.0.0", HASH]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["path", "size", "mode", "sha256", "x"]), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["path", "size", "mode", "sha256", "x"]), inner, max_size=5)
+    ),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(kit.manifest_value()) + ["expires"]), JUNK))
+@given(st.dictionaries(st.sampled_from([*sorted(kit.manifest_value()), "expires"]), JUNK))
 def test_any_manifest_of_the_right_fields_is_read_or_refused_within_our_tree(fields):
     try:
         parse_envelope(canonical.encode({**kit.manifest_value(), **fields}))

@@ -49,7 +49,9 @@ def test_every_class_has_the_exit_code_of_the_command_line_and_a_next_step():
 
 def test_only_our_errors_are_raised_on_purpose():
     """`raise ValueError` and the like must not reach a caller; the exceptions are named here."""
-    allowed = {"RuntimeError", "AttributeError"} | {each.__name__ for each in _subclasses(errors.SigningError)}
+    allowed = {"RuntimeError", "AttributeError"} | {
+        each.__name__ for each in _subclasses(errors.SigningError)
+    }
     raised = set()
     for name, text in _source():
         for node in ast.walk(ast.parse(text)):

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from plugsec_signing import paths
 from plugsec_signing.errors import PathError
 

@@ -8,6 +8,7 @@ import pytest
 import signing_kit as kit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from plugsec_signing import keys, sshsig, wire
 from plugsec_signing.errors import KeyRefused, SignatureRefused, SigningError
 
@@ -21,9 +22,7 @@ RAW = sshsig.parse(GOOD).signature
 def armoured(blob: bytes, width: int = 70, newline: bytes = b"\n") -> bytes:
     text = base64.b64encode(blob)
     lines = [text[at : at + width] for at in range(0, len(text), width)]
-    return newline.join(
-        (b"-----BEGIN SSH SIGNATURE-----", *lines, b"-----END SSH SIGNATURE-----", b"")
-    )
+    return newline.join((b"-----BEGIN SSH SIGNATURE-----", *lines, b"-----END SSH SIGNATURE-----", b""))
 
 
 def blob(**fields: bytes) -> bytes:
@@ -76,7 +75,10 @@ MALFORMED = {
     "reserved field in use": (armoured(blob(reserved=s(b"x"))), "PLG-SIG-002"),
     "sha256": (armoured(blob(hash=s(b"sha256"))), "PLG-SIG-003"),
     "hash with NUL": (armoured(blob(hash=s(b"sha512\0"))), "PLG-SIG-003"),
-    "RSA signature by an Ed25519 key": (armoured(blob(signature=s(s(b"rsa-sha2-512") + s(RAW)))), "PLG-SIG-003"),
+    "RSA signature by an Ed25519 key": (
+        armoured(blob(signature=s(s(b"rsa-sha2-512") + s(RAW)))),
+        "PLG-SIG-003",
+    ),
     "FIDO signature by a plain key": (
         armoured(blob(signature=s(s(b"sk-ssh-ed25519@openssh.com") + s(RAW)))),
         "PLG-SIG-003",
@@ -188,7 +190,8 @@ def pair(request, tmp_path):
         keys.generate_keypair(str(tmp_path), "key", None, "me")
     else:
         subprocess.run(
-            [program, "-q", "-t", "ed25519", "-N", passphrase.decode(), "-C", "me@here", "-f", path], check=True
+            [program, "-q", "-t", "ed25519", "-N", passphrase.decode(), "-C", "me@here", "-f", path],
+            check=True,
         )
     return path, passphrase, program
 
@@ -229,10 +232,13 @@ def test_ssh_keygen_verifies_our_signature_and_refuses_it_for_other_bytes(pair, 
     (tmp_path / "s").write_bytes(sshsig.sign(private, MESSAGE, NAMESPACE))
     command = [program, "-Y", "verify", "-f", "allowed", "-I", "acme", "-n", NAMESPACE, "-s", "s"]
     for message, verdict in ((MESSAGE, 0), (MESSAGE + b" ", 255)):
-        done = subprocess.run(command, input=message, cwd=tmp_path, capture_output=True)
+        done = subprocess.run(command, input=message, cwd=tmp_path, capture_output=True, check=False)
         assert done.returncode == verdict, done.stderr
     found = subprocess.run(
-        [program, "-Y", "find-principals", "-f", "allowed", "-s", "s"], cwd=tmp_path, capture_output=True
+        [program, "-Y", "find-principals", "-f", "allowed", "-s", "s"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
     )
     assert found.stdout == b"acme\n"
 

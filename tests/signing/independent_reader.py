@@ -1,0 +1,126 @@
+"""A second reader of bundles, written from docs/formats/bundle.md alone.
+
+It shares no code with plugsec and no approach either: it holds the whole file in memory and slices. The
+signature's mathematics is left to whoever has `ssh-keygen`; everything else on the page is checked.
+Any refusal is an `AssertionError`, an index error or a decoding error: all mean "refused" here.
+"""
+
+import base64
+import hashlib
+import json
+import re
+
+COMPONENT = re.compile(r"[!#-)+,\-0-9;=@A-Z\[\]^_`a-z{}~ .]+")
+HEX = re.compile(r"[0-9a-f]{64}")
+
+
+def read(data: bytes) -> tuple[dict, dict[str, bytes], dict[str, bytes]]:
+    """Return (manifest, signatures by H, payload by path); section numbers are those of the page."""
+    manifest_bytes, at = entry(data, 0, "PLUGSEC/manifest.json", 8_388_608)  # §1 reading 1
+    manifest = json.loads(manifest_bytes)
+    check_manifest(manifest, manifest_bytes)  # 2
+    signatures, at = kind(data, at, "PLUGSEC/signatures/", ".sshsig", 16_384)  # 3
+    attestations, at = kind(data, at, "PLUGSEC/attestations/", ".dsse.json", 262_144)
+    assert not attestations  # §5
+    for name, armour in signatures.items():
+        check_signature(name, armour)  # §4
+    payload = {}
+    for file in manifest["files"]:  # 4
+        assert data[at : at + 512] == header(file["path"], file["size"], file["mode"])
+        payload[file["path"]], at = content(data, at, file["size"])
+        assert hashlib.sha256(payload[file["path"]]).hexdigest() == file["sha256"]
+    assert data[at:] == bytes(1024)  # 5
+    return manifest, signatures, payload
+
+
+def header(path: str, size: int, mode: int) -> bytes:
+    prefix, name = "", path
+    if len(path) > 100:
+        at = next(i for i, char in enumerate(path) if char == "/" and len(path) - i - 1 <= 100)
+        prefix, name = path[:at], path[at + 1 :]
+        assert len(prefix) <= 155
+    before = f"{mode:07o}\0{0:07o}\0{0:07o}\0{size:011o}\0{0:011o}\0".encode()
+    after = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x000000000\0"
+    fixed = name.encode().ljust(100, b"\0") + before
+    rest = after + prefix.encode().ljust(155, b"\0") + bytes(12)
+    total = sum(fixed) + sum(rest) + 8 * 0x20
+    return fixed + f"{total:06o}\0 ".encode() + rest
+
+
+def content(data: bytes, at: int, size: int) -> tuple[bytes, int]:
+    start, end = at + 512, at + 512 + size
+    padded = end + -size % 512
+    assert padded <= len(data)
+    assert data[end:padded] == bytes(padded - end)
+    return data[start:end], padded
+
+
+def entry(data: bytes, at: int, path: str, most: int) -> tuple[bytes, int]:
+    block = data[at : at + 512]
+    assert re.fullmatch(rb"[0-7]{11}\0", block[124:136])
+    size = int(block[124:135], 8)
+    assert size <= most
+    assert block == header(path, size, 0o644)
+    return content(data, at, size)
+
+
+def kind(data: bytes, at: int, prefix: str, suffix: str, most: int) -> tuple[dict[str, bytes], int]:
+    found = {}
+    form = re.compile(re.escape(prefix.encode()) + rb"([0-9a-f]{64})" + re.escape(suffix.encode()))
+    while match := form.fullmatch(data[at : at + 100].split(b"\0")[0]):
+        name = match[1].decode()
+        assert not found or name > max(found)
+        found[name], at = entry(data, at, prefix + name + suffix, most)
+    assert len(found) <= 16
+    return found, at
+
+
+def check_manifest(manifest: dict, text: bytes) -> None:
+    # Enough of RFC 8785 for keys within the basic plane, which is all that this reader accepts.
+    canonical = json.dumps(manifest, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    assert canonical.encode() == text
+    assert manifest["schema"] == "plugsec.manifest/1"
+    part = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
+    assert re.fullmatch(f"{part}/{part}", manifest["name"])
+    assert isinstance(manifest["release"], int) and manifest["release"] >= 0
+    paths = [file["path"] for file in manifest["files"]]
+    lower = {path.lower() for path in paths}
+    assert 1 <= len(paths) <= 100_000 and paths == sorted(paths) and len(lower) == len(paths)
+    for file in manifest["files"]:
+        assert set(file) == {"path", "size", "mode", "sha256"} and file["mode"] in (420, 493)
+        assert HEX.fullmatch(file["sha256"]) and file["size"] >= 0
+        check_path(file["path"], lower)
+    assert sum(file["size"] for file in manifest["files"]) <= 4_294_967_296
+
+
+def check_path(path: str, lower: set[str]) -> None:
+    components = path.split("/")
+    assert len(path) <= 240 and len(components) <= 32 and components[0].lower() != "plugsec"
+    for component in components:
+        assert COMPONENT.fullmatch(component) and component.strip(" .") == component
+    for depth in range(1, len(components)):
+        assert "/".join(components[:depth]).lower() not in lower
+
+
+def check_signature(name: str, armour: bytes) -> None:
+    lines = armour.split(b"\n")
+    assert lines[0] == b"-----BEGIN SSH SIGNATURE-----" and lines[-2:] == [
+        b"-----END SSH SIGNATURE-----",
+        b"",
+    ]
+    body = b"".join(lines[1:-2])
+    assert lines[1:-2] == [body[i : i + 70] for i in range(0, len(body), 70)]
+    blob = base64.b64decode(body, validate=True)
+    assert base64.b64encode(blob) == body
+    assert blob[:10] == b"SSHSIG\0\0\0\1"
+    fields, at = [], 10
+    while at < len(blob):
+        length = int.from_bytes(blob[at : at + 4], "big")
+        fields.append(blob[at + 4 : at + 4 + length])
+        at += 4 + length
+    assert at == len(blob)
+    key, namespace, reserved, hash_name, inner = fields
+    assert (namespace, reserved, hash_name) == (b"plugsec-manifest@v1", b"", b"sha512")
+    assert hashlib.sha256(key).hexdigest() == name
+    assert key[:19] == b"\0\0\0\x0bssh-ed25519\0\0\0\x20" and len(key) == 51
+    assert inner[:19] == b"\0\0\0\x0bssh-ed25519\0\0\0\x40" and len(inner) == 83

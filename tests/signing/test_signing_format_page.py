@@ -1,0 +1,126 @@
+"""docs/formats/bundle.md is enough to write a reader, and what it says about the golden file is so."""
+
+import hashlib
+import os
+import re
+import subprocess
+
+import independent_reader
+import pytest
+import signing_kit as kit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plugsec_signing import canonical, keys
+from plugsec_signing.errors import SigningError
+from plugsec_signing.verify import verify_bundle
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+GOLDEN = os.path.join(HERE, "golden", "wordfreq-1.2.3.plug")
+PAGE = os.path.join(HERE, "..", "..", "docs", "formats", "bundle.md")
+REFUSALS = (AssertionError, LookupError, ValueError, StopIteration, TypeError, AttributeError)
+
+
+def golden() -> bytes:
+    with open(GOLDEN, "rb") as file:
+        return file.read()
+
+
+def page() -> str:
+    with open(PAGE, encoding="utf-8") as file:
+        return file.read()
+
+
+def test_the_golden_file_is_verified():
+    evidence = verify_bundle(GOLDEN, kit.store(), kit.NOW)
+    assert evidence.signers[0].fingerprint == keys.fingerprint(kit.ACME.public)
+    assert evidence.untrusted == (keys.fingerprint(kit.REVIEW.public),)
+
+
+def test_the_writer_makes_the_golden_file_from_its_contents():
+    manifest, _, payload = independent_reader.read(golden())
+    again = kit.pack(payload, signers=(kit.ACME, kit.REVIEW), manifest_bytes=canonical.encode(manifest))
+    assert again == golden()
+
+
+def test_a_reader_written_from_the_page_accepts_the_golden_file():
+    manifest, signatures, payload = independent_reader.read(golden())
+    assert manifest["name"] == "acme/wordfreq"
+    assert len(signatures) == 2
+    assert [len(data) for data in payload.values()] == [512, 0, 9, 10, 2, 17]
+
+
+def test_what_the_page_says_of_the_golden_file_is_so():
+    data, text = golden(), page()
+    evidence = verify_bundle(GOLDEN, kit.store(), kit.NOW)
+    assert f"| size | {len(data)} bytes |" in text
+    assert f"`{hashlib.sha256(data).hexdigest()}`" in text
+    assert f"`{evidence.bundle_id}`" in text
+    table = re.findall(r"^\| (\d+) \| (\d*) ?\| (.*) \|$", text.partition("## 6.")[2], re.MULTILINE)
+    assert len(table) == 10
+    for at, size, path in table[:-1]:
+        block = data[int(at) : int(at) + 512]
+        prefix, name = (block[start:end].rstrip(b"\0") for start, end in ((345, 500), (0, 100)))
+        stored = (prefix + b"/" if prefix else b"") + name
+        assert (int(block[124:135], 8), f"`{stored.decode()}`") == (int(size), path)
+    assert data[int(table[-1][0]) :] == bytes(1024)
+    shown = bytearray(512)
+    for offset, octets in re.findall(
+        r"^([0-9a-f]{8})  ((?:[0-9a-f]{2} ){15}[0-9a-f]{2})", text, re.MULTILINE
+    ):
+        shown[int(offset, 16) : int(offset, 16) + 16] = bytes.fromhex(octets)
+    assert bytes(shown) == data[:512]
+
+
+def test_the_shell_check_of_the_page_verifies_the_golden_file(tmp_path):
+    kit.stock("ssh-keygen")
+    kit.stock("tar")
+    commands = re.search(r"```console\n(.*?)```", page(), re.DOTALL)[1]
+    script = "set -e\n" + "".join(line[2:] + "\n" for line in commands.splitlines() if line.startswith("$ "))
+    for name in ("wordfreq-1.2.3.plug", "acme.pub"):
+        os.symlink(os.path.join(HERE, "golden", name), tmp_path / name)
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'Good "plugsec-manifest@v1" signature for acme' in done.stdout
+
+
+def _both(data: bytes) -> tuple[bool, bool]:
+    try:
+        independent_reader.read(data)
+        theirs = True
+    except REFUSALS:
+        theirs = False
+    fd = os.memfd_create("bundle")
+    try:
+        os.write(fd, data)
+        verify_bundle(f"/proc/self/fd/{fd}", kit.store(), kit.NOW)
+        ours = True
+    except SigningError:
+        ours = False
+    finally:
+        os.close(fd)
+    return ours, theirs
+
+
+@given(st.integers(0, 10239), st.integers(1, 255))
+@settings(max_examples=300)
+def test_both_readers_refuse_any_changed_byte_outside_the_signatures_mathematics(at, change):
+    data = bytearray(golden())
+    data[at] ^= change
+    ours, theirs = _both(bytes(data))
+    assert not ours
+    signed = 512 <= at < 1488  # the manifest, and the two signatures over it
+    signature = 2048 <= at < 2362 or 3072 <= at < 3386
+    assert not theirs or signed or signature
+
+
+@pytest.mark.parametrize("cut", range(0, 10240, 512))
+def test_both_readers_refuse_a_missing_block(cut):
+    data = golden()
+    assert _both(data[:cut] + data[cut + 512 :]) == (False, False)
+
+
+def test_both_readers_accept_the_bundle_with_one_signature_less():
+    data = golden()
+    without = data[:2560] + data[3584:]
+    assert _both(without) == (True, True)
