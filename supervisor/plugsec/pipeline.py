@@ -43,6 +43,7 @@ from plugsec_plugins.manifest import Manifest, parse_manifest
 from plugsec_plugins.runtimes.interface import adapter
 from plugsec_plugins.runtimes.plan import LaunchPlan
 from plugsec_policies.decision import Grant, HostSupport, Narrowing, Request, decide
+from plugsec_policies.limits import parse_limits
 from plugsec_policies.policy import Policy, load_policy
 from plugsec_signing.canonical import encode
 from plugsec_signing.trust import load_trust, parse_trust_toml
@@ -220,7 +221,7 @@ class _Run:
         return Policy.from_plain(plain)
 
     def _limits(self, manifest: Manifest, method: str) -> dict[str, int]:
-        limits = dict(self._call.limits)
+        limits = parse_limits(self._call.limits)
         timeout = manifest.methods[method].timeout_ms
         if timeout is not None:
             limits["wall_ms"] = min(timeout, limits.get("wall_ms", timeout))
@@ -354,7 +355,7 @@ class _Run:
             stderr=facts.stderr,
             notes=facts.notes,
         )
-        ended = attribution.attribute(facts, memory_bytes=limits.memory_bytes)
+        ended = attribution.attribute(facts, memory_bytes=limits.memory_bytes, cpu_ms=limits.cpu_ms)
         match ended.outcome:
             case "interrupted":
                 raise Interrupted(ended.message)

@@ -115,5 +115,9 @@ def _raised(error: BaseException, text: str) -> "dict[str, Any]":
     if not isinstance(error, MemoryError):
         import traceback  # noqa: PLC0415 - 15 ms that only a failing plugin pays
 
-        data["trace"] = "".join(traceback.format_exception(error))[-_TRACE_CHARACTERS_MAX:]
+        where = error.__traceback__
+        while where is not None and where.tb_frame.f_code.co_filename == __file__:
+            where = where.tb_next  # the author's own frames are what helps
+        lines = traceback.format_exception(type(error), error, where)
+        data["trace"] = "".join(lines)[-_TRACE_CHARACTERS_MAX:]
     return {"error": {"code": PLUGIN_RAISED, "message": text[:2000], "data": data}}

@@ -14,7 +14,9 @@ from plugsec_policies.errors import PermissionRefused
 
 _MIB = 1024 * 1024
 _STACK_BYTES = 8 * _MIB
-_SPACE_BYTES = 4096 * _MIB  # address space beyond the memory limit: runtimes reserve what they never touch
+# Address space beyond the memory limit: runtimes reserve what they never touch. Less of it where no
+# cgroup counts what is shared.
+_SPACE_BYTES, _SPACE_BYTES_WITHOUT_CGROUP = 4096 * _MIB, 1024 * _MIB
 _INPUT, _OUTPUT = "$INPUT", "$OUTPUT"
 # Trees of the jail's own; a grant cannot put the host's in their place.
 _RESERVED = (PLUGIN_DIR, INPUT_DIR, OUTPUT_DIR, "/proc", "/sys", "/dev")
@@ -136,10 +138,11 @@ def rlimits(grant: Grant, *, cgroup: bool) -> tuple[tuple[int, int, int], ...]:
     memory = limits.memory_bytes
     # A cgroup counts exactly what is used; without one the data segment is held near the limit.
     data = memory * 2 if cgroup else memory + limits.processes * _STACK_BYTES
+    space = memory * 2 + (_SPACE_BYTES if cgroup else _SPACE_BYTES_WITHOUT_CGROUP)
     wanted = [
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
-        (resource.RLIMIT_AS, memory * 2 + _SPACE_BYTES, memory * 2 + _SPACE_BYTES),
+        (resource.RLIMIT_AS, space, space),
         (resource.RLIMIT_DATA, data, data),
         (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),

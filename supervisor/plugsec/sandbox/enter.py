@@ -47,6 +47,7 @@ _NAMESPACES = (
 )  # fmt: skip
 _OOM_SCORE = b"500"  # under memory pressure the jail goes before its supervisor
 _BOOT_FAILED = 125
+_HOST_NAME, _DOMAIN_NAME = "plugin", "(none)"
 _FD_MAX = 0x7FFFFFFF
 _EBUSY = 16  # another filter of this process already has a listener (seccomp(2))
 
@@ -206,6 +207,8 @@ def _init(  # the one place where the whole of steps 6 to 9 can be read in order
         has_proc = mounts.mount_proc()
         at("mount-namespace", "pivot_root")
         mounts.enter_root()
+        at("uts-namespace", "names")
+        linux.set_names(_HOST_NAME, _DOMAIN_NAME)  # a new namespace starts as a copy of the host's
         at("mount-namespace", "not dumpable")
         linux.prctl(linux.PR_SET_DUMPABLE, 0)
         at("rlimits", "setsid")

@@ -165,6 +165,12 @@ def close_range(first: int, last: int) -> None:
     _syscall("close_range", first, last, 0)
 
 
+def set_names(host: str, domain: str) -> None:
+    """sethostname(2) and setdomainname(2), of the UTS namespace."""
+    for call, name in ((_libc.sethostname, host.encode()), (_libc.setdomainname, domain.encode())):
+        _check(call(name, ctypes.c_size_t(len(name))), "sethostname")
+
+
 def drop_capabilities() -> None:
     """capset(2) with all three sets empty, and the ambient set cleared."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)

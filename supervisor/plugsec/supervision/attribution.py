@@ -12,6 +12,7 @@ from plugsec.supervision.loop import Facts
 
 _NO_SPACE = ("[Errno 28]", "[Errno 122]")  # ENOSPC, EDQUOT in a Python exception's text
 _NO_PROCESS = ("can't start new thread", "[Errno 11]")  # EAGAIN
+_HALF = 0.5  # of the memory limit: one more allocation of the same size would not have fitted
 _NEARLY = 0.9  # of the memory limit: an allocation that failed there failed because of it
 
 
@@ -25,14 +26,14 @@ class Ended(NamedTuple):
     trace: str = ""
 
 
-def attribute(facts: Facts, *, memory_bytes: int) -> Ended:
-    """Judge a run."""
+def attribute(facts: Facts, *, memory_bytes: int, cpu_ms: int) -> Ended:
+    """Judge a run that had these limits."""
     answer = facts.answer
     message = answer.message if answer is not None else ""
     trace = answer.trace if answer is not None else ""
     if facts.interrupted:
         return Ended("interrupted", message="interrupted; the plugin is dead")
-    limit = facts.limit or _counted(facts) or _died_of(facts) or _said(facts, memory_bytes)
+    limit = facts.limit or _counted(facts) or _died_of(facts, cpu_ms) or _said(facts, memory_bytes)
     if limit:
         # Only the plugin's own words add something to the limit's name.
         said = message if answer is not None and answer.error_type else ""
@@ -53,11 +54,14 @@ def _counted(facts: Facts) -> str:
     return "processes" if facts.cgroup.forks_refused else ""
 
 
-def _died_of(facts: Facts) -> str:
-    """Signals that only a limit sends."""
+def _died_of(facts: Facts, cpu_ms: int) -> str:
+    """Signals that a limit sends; a plugin can also send itself one, so the figures must agree."""
     if facts.status is None or not os.WIFSIGNALED(facts.status):
         return ""
-    return {signal.SIGXCPU: "cpu", signal.SIGXFSZ: "files"}.get(os.WTERMSIG(facts.status), "")
+    number = os.WTERMSIG(facts.status)
+    if number == signal.SIGXCPU and facts.cpu_ms >= cpu_ms * _NEARLY:
+        return "cpu"
+    return "files" if number == signal.SIGXFSZ else ""
 
 
 def _said(facts: Facts, memory_bytes: int) -> str:
@@ -65,12 +69,13 @@ def _said(facts: Facts, memory_bytes: int) -> str:
     answer = facts.answer
     if answer is None or answer.ok:
         return ""
-    if answer.error_type == "MemoryError":
+    if answer.error_type == "MemoryError" and facts.memory_peak_bytes >= memory_bytes * _HALF:
         return "memory"
     if answer.error_type in {"OSError", "BlockingIOError", "RuntimeError"}:
         if facts.tmp_full and any(text in answer.message for text in _NO_SPACE):
             return "files"
-        if any(text in answer.message for text in _NO_PROCESS):
+        # Where a cgroup counts refused forks, words add nothing.
+        if facts.cgroup is None and any(text in answer.message for text in _NO_PROCESS):
             return "processes"
     if facts.tmp_full:
         return "files"

@@ -5,6 +5,7 @@ only what lasts for a tick and is declared weaker in the receipt. psutil is impo
 that needs it, so short runs never pay for it.
 """
 
+import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import psutil
 
 TICK_S = 0.05
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_THREADS_MAX = 4096
 _OWN_TASKS = 1  # init, among the children of the waiter
 
 
@@ -72,7 +75,7 @@ class Monitor:
                 tasks += process.num_threads()
                 times = process.cpu_times()
                 cpu += times.user + times.system + times.children_user + times.children_system
-            except psutil.Error:
+            except (psutil.Error, OSError):
                 continue  # it ended in between
         tasks = max(0, tasks - _OWN_TASKS)
         self._note(memory, tasks, round(cpu * 1000))
@@ -92,6 +95,20 @@ class Monitor:
 def _memory(process: "psutil.Process", module: object) -> int:
     """Proportional set size; resident size where /proc does not tell (a process that is not dumpable)."""
     try:
-        return int(process.memory_full_info().pss)
+        size = int(process.memory_full_info().pss)
     except module.AccessDenied:  # type: ignore[attr-defined]
-        return int(process.memory_info().rss)
+        size = int(process.memory_info().rss)
+    return size or _memory_of_threads(process.pid)
+
+
+def _memory_of_threads(pid: int) -> int:
+    """Resident bytes as a live thread shows them: a leader that has exited shows none (proc(5))."""
+    for thread in os.listdir(f"/proc/{pid}/task")[:_THREADS_MAX]:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/statm", encoding="ascii") as file:
+                pages = int(file.read().split()[1])
+        except OSError:
+            continue
+        if pages:
+            return pages * _PAGE_BYTES
+    return 0

@@ -27,7 +27,7 @@ FORBIDDEN = frozenset(
 )
 # Forbidden as a permission; answering ENOSYS is how they are refused.
 _ENOSYS_ONLY = frozenset(
-    """clone3 io_uring_setup io_uring_enter io_uring_register open_tree move_mount fsopen fsconfig
+    """clone3 openat2 io_uring_setup io_uring_enter io_uring_register open_tree move_mount fsopen fsconfig
     fsmount fspick mount_setattr""".split()
 )
 

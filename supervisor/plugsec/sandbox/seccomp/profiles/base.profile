@@ -27,7 +27,6 @@ fsync                   # harmless on tmpfs
 fdatasync               # the same
 fadvise64               # a hint
 readahead               # a hint
-flock                   # only files of the jail can be opened
 sendfile                # between descriptors one has
 copy_file_range         # the same
 splice                  # the same
@@ -53,8 +52,10 @@ signalfd                # the process's own signals
 signalfd4               # the same
 # no leases, no notify, no owner signals
 fcntl  arg1 & 0xffffffff in 0, 1, 2, 3, 4   # DUPFD, GETFD, SETFD, GETFL, SETFL
-fcntl  arg1 & 0xffffffff in 5, 6, 7         # record locks on the jail's own files
-fcntl  arg1 & 0xffffffff in 36, 37, 38      # the same, by open file
+# Record locks, as databases take them. Not F_GETLK and not flock: through a library that both map
+# read-only, one run could see the lock of another.
+fcntl  arg1 & 0xffffffff in 6, 7            # SETLK, SETLKW
+fcntl  arg1 & 0xffffffff in 37, 38          # the same, by open file
 fcntl  arg1 & 0xffffffff in 1030, 1032      # DUPFD_CLOEXEC, GETPIPE_SZ
 # by 32 bits, as the kernel reads it: high bits must not hide TIOCSTI
 ioctl  arg1 & 0xffffffff in 0x5401, 0x5413  # TCGETS, TIOCGWINSZ: is this a terminal?
@@ -68,15 +69,19 @@ sendto                  # on a pair
 recvmsg                 # on a pair; also how boot gets the go-ahead
 recvfrom                # on a pair
 shutdown                # on a pair
-getsockopt              # on a pair
+# of level SOL_SOCKET: TYPE, ERROR, SNDBUF, RCVBUF, ACCEPTCONN, PROTOCOL, DOMAIN; not PEERPIDFD, which
+# would be a handle on the supervisor
+getsockopt  arg1 & 0xffffffff == 1 and arg2 & 0xffffffff in 3, 4, 7, 8, 30, 38, 39  # on a pair
 getsockname             # on a pair
 getpeername             # on a pair
 
-# Paths: mounts and Landlock decide
-open                    # see above
-openat                  # see above
-openat2                 # see above
-creat                   # see above
+# Paths: mounts and Landlock decide. Never a set-id mode: on a granted directory of the host it would
+# outlive the jail. A mode counts only with O_CREAT (0x40) or O_TMPFILE (0x400000).
+open  arg1 & 0x400040 == 0                  # nothing is made
+open  arg2 & 0xc00 == 0                     # or without set-id bits
+openat  arg2 & 0x400040 == 0                # nothing is made
+openat  arg3 & 0xc00 == 0                   # or without set-id bits
+creat  arg1 & 0xc00 == 0                    # see above
 stat                    # see above
 lstat                   # see above
 newfstatat              # see above
@@ -104,10 +109,10 @@ linkat                  # the same
 symlink                 # links are not collected
 symlinkat               # the same
 truncate                # see above
-chmod                   # own files; set-id bits mean nothing on these mounts
-fchmod                  # the same
-fchmodat                # the same
-fchmodat2               # the same
+chmod  arg1 & 0xc00 == 0                    # own files, no set-id bits
+fchmod  arg1 & 0xc00 == 0                   # the same
+fchmodat  arg2 & 0xc00 == 0                 # the same
+fchmodat2  arg2 & 0xc00 == 0                # the same
 utime                   # own files
 utimes                  # own files
 utimensat               # own files
@@ -213,6 +218,7 @@ clone3                  # its flags are in memory, out of a filter's sight; libc
 io_uring_setup          # a second way to make every call
 io_uring_enter          # the same
 io_uring_register       # the same
+openat2                 # its mode is in memory, out of sight; libcs fall back to openat
 open_tree               # the new mount API
 move_mount              # the same
 fsopen                  # the same
