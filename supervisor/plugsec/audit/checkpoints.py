@@ -11,7 +11,7 @@ import os
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from plugsec.audit import files, keys, note
+from plugsec.audit import files, keys
 from plugsec.audit.head import Head
 from plugsec_signing.canonical import encode
 
@@ -24,6 +24,8 @@ EVERY = 64
 
 def sign(dirfd: int, directory: str, head: Head) -> bytes:
     """The signed note for the state that `head` describes."""
+    from plugsec.audit import note  # noqa: PLC0415 - once in EVERY records
+
     private = keys.signing_key(keys.load_secret(dirfd, directory, head.epoch))
     return note.sign_checkpoint(note.Checkpoint(head.origin, head.size, head.root), private)
 

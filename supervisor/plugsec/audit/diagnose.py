@@ -1,15 +1,19 @@
 """Given the first line that does not follow from what came before: what was done, and to which record?
 
-Each record repeats the hash of the line before, so a line is *vouched for* by its successor (the last one
-by the head). Between two lines that disagree, the one that is vouched for is the genuine one.
+Each record repeats the hash of the line before. Where two neighbours disagree, one of them is not what
+was written; `_edits` finds out which by believing the successors, up to the next point whose root is
+signed: if the root comes out right, exactly the records whose successors contradict them were changed.
 """
 
+from binascii import Error as HexError
+from binascii import unhexlify
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from plugsec.audit import merkle
 from plugsec.audit.errors import Fault
-from plugsec.audit.head import Head
+from plugsec.audit.head import NO_HASH, Head
 from plugsec.audit.read import Line, parse
 
 
@@ -25,37 +29,85 @@ def malformed(line: Line, expected: int) -> Fault:
                  f"{place(line)}, where record {expected} should stand, {what}")
 
 
-def disagreement(
-    line: Line, record: dict[str, Any], *, expected: int, previous: Line | None, before: bytes,
-    rest: Iterator[Line], head: Head,
-) -> Fault:
-    """The fault at `line`, which is a record but not the expected one, or does not follow `previous`.
+class Context(NamedTuple):
+    """Where the walk stood when a line did not fit: the next record is number `expected`."""
 
-    `before` is the hash of the line before `previous`; `rest` is what follows, and is read on.
+    expected: int
+    previous: Line | None
+    before: bytes  # hash of the line before `previous`
+    shorter: tuple[bytes, ...]  # frontier without `previous`
+    size: int  # the next point with a known root: a checkpoint, an anchor or the head
+    root: bytes
+    head: Head
+
+
+def disagreement(line: Line, record: dict[str, Any], rest: Iterator[Line], at: Context) -> Fault:
+    """The fault at `line`, which is a record but not the expected one, or does not follow the one before.
+
+    Reads on in `rest`, as far as it must.
     """
-    seq = record["seq"]
+    seq, expected = record["seq"], at.expected
+    if seq == expected:
+        if at.previous and (first := _edits(at.previous, line, record, rest, at)):
+            return first
+        return edited(line, expected)
     following = next(rest, None)
     after = parse(following) if following else None
-    leaf = merkle.leaf_hash(line.raw)
-    vouched = after["prev"] == leaf.hex() if after else following is None and head.last == leaf
-    if seq == expected:
-        if previous and vouched:
-            return edited(previous, expected - 1)
-        return edited(line, expected)
-    alone = after["seq"] == expected + 1 if after else following is None and head.size == expected + 1
+    alone = after["seq"] == expected + 1 if after else following is None and at.head.size == expected + 1
     if alone:  # only the number is wrong: the next record is where it belongs
         return edited(line, expected)
     if seq < expected:
-        twice = previous and seq == expected - 1 and record["prev"] == before.hex() and vouched
-        return _inserted(previous if twice and previous else line, seq)
-    for later in ([following] if following else []), rest:
-        for other in later:
-            found = parse(other)
-            if found and found["seq"] == expected:
-                return Fault("reordered", line.file, line.number, expected, expected,
-                             f"record {expected} stands at {place(other)} instead of {place(line)}")
+        # Two lines claim one place. The one that the next record names is the genuine one.
+        genuine = after is not None and after["prev"] == merkle.leaf_hash(line.raw).hex()
+        twice = at.previous and seq == expected - 1 and record["prev"] == at.before.hex() and genuine
+        return _inserted(at.previous if twice and at.previous else line, seq)
+    for other in chain([following] if following else [], rest):
+        found = parse(other)
+        if found and found["seq"] == expected:
+            return Fault("reordered", line.file, line.number, expected, expected,
+                         f"record {expected} stands at {place(other)} instead of {place(line)}")
     return Fault("removed", line.file, line.number, expected, seq - 1,
                  f"{_records(expected, seq - 1)} removed before {place(line)}")
+
+
+def _edits(
+    previous: Line, line: Line, record: dict[str, Any], rest: Iterator[Line], at: Context
+) -> Fault | None:
+    """The fault at `previous`, if it was changed where it stands; None if `line` begins something foreign.
+
+    Takes each record's hash from its successor. When the way to the next known root cannot be walked
+    to its end (more was done than changing records in place), `previous` is named: it may be the first.
+    """
+    frontier = merkle.push(at.shorter, at.expected - 1, _claimed(record))
+    last = at.expected - 1
+    for number in range(at.expected, at.size):
+        following = next(rest, None)
+        after = parse(following) if following else None
+        actual = merkle.leaf_hash(line.raw)
+        if after is not None and following is not None and after["seq"] == number + 1:
+            named, line = _claimed(after), following
+        elif following is None and number + 1 == at.head.size:
+            named = at.head.last
+        else:
+            return edited(previous, at.expected - 1)
+        if named != actual:
+            last = number
+        frontier = merkle.push(frontier, number, named)
+    if merkle.root_of(frontier) != at.root:
+        return None
+    first = edited(previous, at.expected - 1)
+    if last == at.expected - 1:
+        return first
+    return first._replace(last_seq=last, message=f"{first.message}, and others up to record {last}")
+
+
+def _claimed(record: dict[str, Any]) -> bytes:
+    """The hash that a record names as its predecessor's; zeros when it names none."""
+    try:
+        named = unhexlify(record["prev"])
+    except (HexError, ValueError):
+        return NO_HASH
+    return named if len(named) == merkle.HASH_BYTES else NO_HASH
 
 
 def edited(line: Line, seq: int) -> Fault:

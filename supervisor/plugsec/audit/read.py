@@ -121,7 +121,9 @@ class Reader:
         try:
             yield from split_lines(fd, name, limit)
         finally:
-            os.close(self._fds.pop(name))
+            fd = self._fds.pop(name, -1)  # gone already when the reader was left in the middle
+            if fd >= 0:
+                os.close(fd)
 
 
 def split_lines(fd: int, name: str, limit: int | None) -> Iterator[Line]:

@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plugsec.audit import files, merkle
 from plugsec.audit.errors import Fault, LogTampered
@@ -27,22 +27,23 @@ from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from plugsec.audit.writer import Writer
+
+    class OpenLog(Protocol):
+        """What judging a log needs: its files, opened for reading or for appending."""
+
+        dirfd: int
+        directory: str
+        boot: str
+
+        def open_segment(self, number: int) -> int: ...
+        def open_checkpoints(self) -> int: ...
 
 _CHUNK = 1 << 20
 _MAX_UNSYNCED = 8 << 20
 """Bytes between two synced heads: 64 records of 64 KiB (the next checkpoint syncs), with room."""
-
-
-class OpenLog(Protocol):
-    """What judging a log needs: its files, opened for reading or for appending."""
-
-    dirfd: int
-    directory: str
-    boot: str
-
-    def open_segment(self, number: int) -> int: ...
-    def open_checkpoints(self) -> int: ...
 
 
 class Tail(NamedTuple):
@@ -51,6 +52,7 @@ class Tail(NamedTuple):
     file: str
     offset: int
     size: int
+    whole_file: bool = False  # a segment that no head has named yet
 
 
 def settle(writer: "Writer") -> Head:
@@ -67,7 +69,7 @@ def settle(writer: "Writer") -> Head:
     return head
 
 
-def judge(log: OpenLog, heads: Sequence[Head]) -> tuple[Head, tuple[Tail, ...]]:
+def judge(log: "OpenLog", heads: Sequence[Head]) -> tuple[Head, tuple[Tail, ...]]:
     """Return which of the valid heads (newest first) counts, and what lies beyond it.
 
     Raises LogTampered. The caller holds the lock, shared at least.
@@ -82,7 +84,7 @@ def judge(log: OpenLog, heads: Sequence[Head]) -> tuple[Head, tuple[Tail, ...]]:
     return head, tuple(_beyond(log, head))
 
 
-def _missing(log: OpenLog, head: Head, older: Sequence[Head]) -> Fault | None:
+def _missing(log: "OpenLog", head: Head, older: Sequence[Head]) -> Fault | None:
     """The fault if the files hold less than `head` says."""
     name = files.segment_name(head.segment)
     try:
@@ -109,7 +111,7 @@ def _size(fd: int) -> int:
     return status.st_size if status.st_nlink else 0
 
 
-def _arrived(log: OpenLog, older: Head, newer: Head) -> bool:
+def _arrived(log: "OpenLog", older: Head, newer: Head) -> bool:
     """Whether the unsynced records between two heads reached the disk, and not just their length."""
     start = older.offset if older.segment == newer.segment else 0
     if not 0 <= newer.offset - start <= _MAX_UNSYNCED:
@@ -127,7 +129,7 @@ def _arrived(log: OpenLog, older: Head, newer: Head) -> bool:
     return last == newer.last
 
 
-def _beyond(log: OpenLog, head: Head) -> Iterator[Tail]:
+def _beyond(log: "OpenLog", head: Head) -> Iterator[Tail]:
     """What lies beyond the head: the ends of two files, and a segment begun but never entered."""
     size = os.fstat(log.open_segment(head.segment)).st_size
     if size > head.offset:
@@ -137,7 +139,8 @@ def _beyond(log: OpenLog, head: Head) -> Iterator[Tail]:
         yield Tail(files.CHECKPOINTS, head.checkpoint_offset, size - head.checkpoint_offset)
     following = files.segment_name(head.segment + 1)
     with suppress(FileNotFoundError):
-        yield Tail(following, 0, os.stat(following, dir_fd=log.dirfd, follow_symlinks=False).st_size)
+        size = os.stat(following, dir_fd=log.dirfd, follow_symlinks=False).st_size
+        yield Tail(following, 0, size, whole_file=True)
 
 
 def _recover(writer: "Writer", head: Head, tails: Sequence[Tail], lost: int) -> Head:
@@ -151,13 +154,13 @@ def _recover(writer: "Writer", head: Head, tails: Sequence[Tail], lost: int) -> 
     if entries:
         head = writer.commit(head._replace(torn=tuple(entries)), durable=True)
     for tail in tails:
-        if tail.offset:
+        if tail.whole_file:
+            os.unlink(tail.file, dir_fd=writer.dirfd)
+            files.sync_directory(writer.dirfd, ".")
+        else:
             fd = writer.open_checkpoints() if tail.file == files.CHECKPOINTS else writer.segment_fd
             os.ftruncate(fd, tail.offset)
             os.fdatasync(fd)
-        else:
-            os.unlink(tail.file, dir_fd=writer.dirfd)
-            files.sync_directory(writer.dirfd, ".")
     if entries:
         detail = {"torn": entries}
         head, _ = writer.append(head._replace(torn=()), "log.recovered", detail, {}, durable=True)

@@ -87,32 +87,31 @@ class _Pass:
         self.anchors = self._read_anchors(anchors)
         self.checkpoints = 0
         self.chain = NO_HASH
-        self.good = 0  # records up to the last point whose root was as signed
+        self.good = self.anchored = 0  # records up to the last point, the last anchor, that agreed
         self.steps_back = 0
         self.times = ["", ""]
 
     def run(self) -> Verified:
         self._check_public_key()
+        self._check_identity()
         self._check_end(*self._walk())
         head = self.head
         if self.chain != head.checkpoint_chain:
             raise self._tampered(Fault("checkpoint", files.CHECKPOINTS, None, None, None,
                                        f"{files.CHECKPOINTS} is not the one that the head covers"))
         self._check_beyond()
-        anchored = max((mark.size for mark in self.anchors), default=0)
         return Verified(
             directory=self.reader.directory, origin=head.origin, epoch=head.epoch,
             epoch_key=self.public_line, size=head.size, root=head.root.hex(), segments=head.segment,
-            checkpoints=self.checkpoints, checkpointed=head.checkpoint_size, anchored=anchored, sealed=0,
-            current_epoch=head.size - anchored, beyond_head=0, clock_steps_back=self.steps_back,
+            checkpoints=self.checkpoints, checkpointed=head.checkpoint_size, anchored=self.anchored, sealed=0,
+            current_epoch=head.size - self.anchored, beyond_head=0, clock_steps_back=self.steps_back,
             first_ts=self.times[0], last_ts=self.times[1])
 
     def _tampered(self, fault: Fault) -> LogTampered:
         return LogTampered(fault, self.reader.directory)
 
     def _walk(self) -> tuple[int, Line | None, tuple[bytes, ...], tuple[bytes, ...]]:
-        """Step 4 to 6: follow the chain; returns the number of records, the last line, and the frontier
-        with and without it."""
+        """Steps 4 to 6: returns the number of records, the last line, the frontier with and without it."""
         frontier: tuple[bytes, ...] = ()
         shorter = frontier
         count, last, before, previous = 0, NO_HASH, NO_HASH, None
@@ -124,14 +123,16 @@ class _Pass:
             if record is None:
                 raise self._tampered(diagnose.malformed(line, count))
             if record["seq"] != count or record["prev"] != last.hex():
-                raise self._tampered(diagnose.disagreement(
-                    line, record, expected=count, previous=previous, before=before, rest=lines,
-                    head=self.head))
+                known = (mark.size, mark.root) if mark else (self.head.size, self.head.root)
+                raise self._tampered(diagnose.disagreement(line, record, lines, diagnose.Context(
+                    count, previous, before, shorter, *known, self.head)))
             self._check_record(count, record, line)
             before, last = last, merkle.leaf_hash(line.raw)
             shorter, frontier = frontier, merkle.push(frontier, count, last)
             count, previous = count + 1, line
             while mark and mark.size == count:
+                if merkle.root_of(frontier) != mark.root and count == self.head.size:
+                    self._check_end(count, line, frontier, shorter)  # the head may know more exactly
                 self._check_mark(mark, frontier)
                 mark = next(marks, None)
         if mark and mark.size > self.head.size:  # in order of size, so the others are too
@@ -163,24 +164,38 @@ class _Pass:
                                        f"the segment {err.filename} is missing")) from err
 
     def _check_record(self, count: int, record: dict[str, Any], line: Line) -> None:
-        if count == 0:
-            detail = record.get("detail")
-            named = detail if record.get("event") == "log.created" and isinstance(detail, dict) else {}
-            if named.get("origin") != self.head.origin or named.get("public_key") != self.public_line:
-                raise self._tampered(Fault(
-                    "foreign", line.file, line.number, 0, 0,
-                    "the first record does not name this log's origin and the key in its key file"))
+        if count == 0 and not self._names_us(record):
+            raise self._tampered(self._foreign(line))
         time = record.get("ts")
         if isinstance(time, str):
             self.steps_back += time < self.times[1]
             self.times[1] = time
             self.times[0] = self.times[0] or time
 
+    def _check_identity(self) -> None:
+        """Step 3, before checkpoints of another log would be the first thing noticed."""
+        line = next(self._lines(), None)
+        record = parse(line) if line else None
+        if line and record and record["seq"] == 0 and not self._names_us(record):
+            raise self._tampered(self._foreign(line))
+
+    def _names_us(self, record: dict[str, Any]) -> bool:
+        detail = record.get("detail")
+        named = detail if record.get("event") == "log.created" and isinstance(detail, dict) else {}
+        return named.get("origin") == self.head.origin and named.get("public_key") == self.public_line
+
+    def _foreign(self, line: Line) -> Fault:
+        return Fault("foreign", line.file, line.number, 0, 0, f"the first record ({diagnose.place(line)})"
+                     " does not name the origin in the head and the key in the key file")
+
     def _check_mark(self, mark: _Mark, frontier: tuple[bytes, ...]) -> None:
+        # The log's own checkpoints do not vouch against an anchor: one key may have re-signed them all.
+        known = self.anchored if mark.line is None else self.good
         if merkle.root_of(frontier) != mark.root:
-            raise self._tampered(
-                diagnose.rewritten(self.good, mark.size - 1, mark.what, mark.file, mark.line))
+            raise self._tampered(diagnose.rewritten(known, mark.size - 1, mark.what, mark.file, mark.line))
         self.good = mark.size
+        if mark.line is None:
+            self.anchored = mark.size
 
     # Steps 5 and 6: the points at which the root is known, in order of size
 
@@ -259,6 +274,8 @@ class _Pass:
     def _check_beyond(self) -> None:
         snapshot, head = self.snapshot, self.head
         for tail in snapshot.tails:
+            if not tail.size:
+                continue  # a segment begun, with nothing in it
             raise self._recovery(tail.file, head.size,
                                  f"{tail.size} bytes of {tail.file} lie beyond the head")
         if snapshot.newest.size != head.size:
