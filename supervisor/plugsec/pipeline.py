@@ -92,11 +92,17 @@ class Supervisor:
         self.places = places.resolve(home, trust, audit)
         self._policies = tuple(policies) or (DEFAULT_POLICY,)
 
-    def run(self, call: Call, interruption: Interruption | None = None) -> Outcome:
-        """Run one method of one bundle; raises nothing that a plugin, a bundle or a host can cause."""
+    def run(
+        self, call: Call, interruption: Interruption | None = None, boot: launch.Boot | None = None
+    ) -> Outcome:
+        """Run one method of one bundle; raises nothing that a plugin, a bundle or a host can cause.
+
+        `boot` is one that was spawned earlier, so that its start overlaps what the caller does before;
+        the run owns it from here on.
+        """
         watched = interruption or Interruption()
         try:
-            return _Run(self.places, self._policies, call, watched).outcome()
+            return _Run(self.places, self._policies, call, watched, boot).outcome()
         finally:
             if interruption is None:
                 watched.close()
@@ -117,11 +123,16 @@ class _Run:
     """The state of one run: what has been learnt so far, so that every ending can tell it."""
 
     def __init__(
-        self, where: places.Places, policies: tuple[str, ...], call: Call, interruption: Interruption
+        self,
+        where: places.Places,
+        policies: tuple[str, ...],
+        call: Call,
+        interruption: Interruption,
+        boot: launch.Boot | None,
     ) -> None:
         self._where, self._policies, self._call, self._interruption = where, policies, call, interruption
         self._id = os.urandom(8).hex()
-        self._boot: launch.Boot | None = None
+        self._boot = boot
         self._cgroup: cgroups.RunCgroup | None = None
         self._cgroup_missing = ""
         self._identity: identity.Identity | None = None
@@ -138,7 +149,7 @@ class _Run:
         about_input = False
         try:
             places.prepare_state(self._where.state)
-            self._boot = launch.spawn()
+            self._boot = self._boot or launch.spawn()
             self._log = AuditLog.open(self._where.audit)
             self._sweep()
             self._register()

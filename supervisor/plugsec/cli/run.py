@@ -16,6 +16,8 @@ from plugsec.outcome import Outcome, to_json
 if TYPE_CHECKING:
     import typer
 
+    from plugsec.sandbox.launch import Boot
+
 _LOG_LINES_MAX = 1000  # of each stream, for people; --json and the audit log are not affected
 _DENIALS_SHOWN_MAX = 50
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -77,7 +79,17 @@ def execute(values: dict[str, Any]) -> None:
 
 
 def _run(values: dict[str, Any]) -> Outcome:
-    from plugsec.pipeline import Call, Supervisor  # noqa: PLC0415 - after the arguments are known good
+    from plugsec.sandbox import launch  # noqa: PLC0415
+
+    boot = launch.spawn()  # first of all: its interpreter starts while ours imports the rest
+    try:
+        return _run_with(boot, values)
+    finally:
+        boot.reap()
+
+
+def _run_with(boot: "Boot", values: dict[str, Any]) -> Outcome:
+    from plugsec.pipeline import Call, Supervisor  # noqa: PLC0415 - see above
     from plugsec.supervision.loop import Interruption  # noqa: PLC0415
     from plugsec_policies.limits import parse_limit_argument  # noqa: PLC0415
 
@@ -100,7 +112,7 @@ def _run(values: dict[str, Any]) -> Outcome:
     supervisor = Supervisor(
         home=values["home"], trust=values["trust"], audit=values["audit"], policies=values["policy"]
     )
-    return supervisor.run(call, interruption)
+    return supervisor.run(call, interruption, boot)
 
 
 def _pairs(flag: str, texts: list[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ The roots stay on the path until the plugin's own path replaces it; after the pi
 
 import sys
 
-sys.path[:0] = sys.argv[1:]
+sys.path += sys.argv[1:]
 
 from plugsec.sandbox import enter  # noqa: E402 - the path had to be set first
 

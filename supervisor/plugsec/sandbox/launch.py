@@ -140,7 +140,7 @@ class Boot:
         return self._usage
 
     def reap(self) -> None:
-        """End the jail and close every descriptor."""
+        """End the jail and close every descriptor; once, and harmless afterwards."""
         self.end()
         self.sock.close()
         for name in _DESCRIPTORS:
@@ -182,6 +182,14 @@ def spawn() -> Boot:
     argv = [interpreter, "-I", "-S", "-B", BOOT_SCRIPT, *package_roots()]
     try:
         pid = os.posix_spawn(interpreter, argv, {}, file_actions=actions, setpgroup=0)
+    except OSError as error:
+        for fd in (stdin_write, stdout_read, stderr_read):
+            os.close(fd)
+        raise HostUnsupported(
+            f"boot could not be started: {interpreter}: {error.strerror}",
+            "is the limit of processes of this session reached (ulimit -u)?",
+            id="PLG-HOST-004",
+        ) from error
     finally:
         for fd in (*child, *raised):
             os.close(fd)

@@ -1,0 +1,72 @@
+"""Runs `plugsec run …` in this process and prints, as JSON on stderr, when each step began and ended.
+
+Times are milliseconds since the parent started this process (BENCH_T0_NS, CLOCK_MONOTONIC), so the
+interpreter's own start is part of the picture.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+T0_NS = int(os.environ["BENCH_T0_NS"])
+marks: list[tuple[str, float, float]] = []
+
+
+def now_ms() -> float:
+    return (time.monotonic_ns() - T0_NS) / 1e6
+
+
+marks.append(("interpreter starts, site", 0.0, now_ms()))
+
+
+def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*arguments: Any, **more: Any) -> Any:
+        begun = now_ms()
+        try:
+            return function(*arguments, **more)
+        finally:
+            marks.append((name, begun, now_ms()))
+
+    return wrapper
+
+
+def main() -> None:
+    from plugsec.cli import fast, run
+    from plugsec.sandbox import launch
+
+    values = fast.read(sys.argv[2:])
+    assert values is not None
+    launch.spawn = timed("spawn boot", launch.spawn)
+    begun = now_ms()
+    original = run._run_with
+
+    def run_with(*arguments: Any) -> Any:
+        before = now_ms()
+        from plugsec import pipeline
+
+        marks.append(("import the pipeline", before, now_ms()))
+        for name, step in (
+            ("_sweep", "sweep"), ("_register", "register, cgroup"), ("_verify", "1 verify"),
+            ("_decide", "2 decide"), ("_launch", "3 launch: build the spec, enter"),
+            ("_converse", "4 converse: run.start durable, the call"),
+            ("_conclude", "5 record: judge, run.end durable"), ("_release", "release"),
+        ):  # fmt: skip
+            setattr(pipeline._Run, name, timed(step, getattr(pipeline._Run, name)))
+        launch.Boot.enter = timed("  boot enters every layer", launch.Boot.enter)
+        launch.Boot.end = timed("  end: kill and reap", launch.Boot.end)
+        pipeline.AuditLog.open = timed("open the audit log", pipeline.AuditLog.open)
+        pipeline.AuditLog.append = timed("  audit append", pipeline.AuditLog.append)
+        return original(*arguments)
+
+    run._run_with = run_with
+    try:
+        run.execute(values)
+    finally:
+        marks.append(("the whole command", begun, now_ms()))
+        sys.stderr.write(json.dumps(marks) + "\n")
+
+
+main()
