@@ -118,7 +118,7 @@ def _read_env(raw: object, deny: bool, _key: str) -> Atom:
 
 
 def _read_program(raw: object, deny: bool, _key: str) -> Atom:
-    if isinstance(raw, str) and raw.startswith(BUNDLE_ROOT + "/"):
+    if isinstance(raw, str) and raw.startswith(BUNDLE_ROOT + "/") and len(raw) > len(BUNDLE_ROOT) + 1:
         parse_path("/" + raw.partition("/")[2], deny=True)
         return Atom(raw)
     path = parse_path(raw, deny=deny)

@@ -50,7 +50,7 @@ def load(path: str) -> dict[str, Any]:
 
 
 def _load(path: str, sources: list[dict[str, str]], chain: tuple[str, ...]) -> dict[str, Any]:
-    real = os.path.realpath(path)
+    real = os.path.realpath(path) if "\0" not in path else path  # reading it says what is wrong
     if real in chain or len(chain) >= EXTENDS_DEPTH_MAX:
         raise PolicyUnreadable(
             f"the policy {path} extends itself, or more than {EXTENDS_DEPTH_MAX} files deep",
@@ -122,10 +122,11 @@ class _File:
         own: dict[str, Any] = {"isolation": None, "limits": {}, "limits_where": {}, "warnings": []}
         bases: list[dict[str, Any]] = []
         with self._recovering():
-            bases = [
-                self._base(name, index, base)
-                for index, name in enumerate(table.texts("extends", EXTENDS_MAX, 4096, required=False))
-            ]
+            names = table.texts("extends", EXTENDS_MAX, 4096, required=False)
+            for index, name in enumerate(names):
+                # A base that cannot be read is a fault of the line that names it.
+                with self._recovering(("extends", index)):
+                    bases.append(self._base(name, index, base))
         with self._recovering():
             own["isolation"] = self._isolation(table)
         self._limits(table, own)
@@ -186,9 +187,7 @@ class _File:
 
     def _base(self, name: str, index: int, base: Any) -> dict[str, Any]:  # noqa: ANN401
         if name.startswith(BUILTIN_PREFIX):
-            with self._recovering(("extends", index)):
-                return builtin_plain(name[len(BUILTIN_PREFIX) :])
-            return builtin_plain(DEFAULT_POLICY)
+            return builtin_plain(name[len(BUILTIN_PREFIX) :])
         if os.path.isabs(name):
             self._fail(
                 ("extends", index),
