@@ -184,16 +184,14 @@ class _Run:
             trust = load_trust(self._where.trust, parse=parse)
             bundle = verify_bundle(call.bundle, trust, int(time.time()), keep_payload=True)
         self._bundle = bundle
-        self._known.update(
-            bundle_id=bundle.bundle_id, plugin=bundle.envelope.name, warnings=bundle.warnings
-        )
-        detail = {
+        self._known.update(bundle_id=bundle.bundle_id, plugin=bundle.envelope.name, warnings=bundle.warnings)
+        found: dict[str, Any] = {
             "plugin": bundle.envelope.name,
             "version": bundle.envelope.version,
             "signers": [signer.key_id for signer in bundle.signers],
             "trust_digest": bundle.trust_digest,
         }
-        log.append("bundle.verified", run=self._id, bundle_id=bundle.bundle_id, detail=detail, durable=False)
+        log.append("bundle.verified", run=self._id, bundle_id=bundle.bundle_id, detail=found, durable=False)
         return bundle
 
     # 2. decide -------------------------------------------------------------------------------------------
@@ -263,12 +261,6 @@ class _Run:
         plan = adapter(decided.manifest.runtime.kind).prepare(
             decided.manifest, decided.method, grant.exec, self._read_payload
         )
-        if self._cgroup is None:
-            layers.require("cgroup", self._cgroup_missing, build.tolerated(grant))
-        else:
-            limits = grant.limits
-            processes = limits.processes + OWN_PROCESSES
-            self._cgroup.limit(memory_bytes=limits.memory_bytes, processes=processes)
         built = build.build(
             grant,
             plan,
@@ -277,6 +269,11 @@ class _Run:
             cgroup=self._cgroup is not None,
             cache_directory=os.path.join(self._where.cache, "seccomp"),
         )
+        if self._cgroup is None:
+            layers.require("cgroup", self._cgroup_missing, build.tolerated(grant))
+        else:
+            processes = build.tasks_allowed(grant) + OWN_PROCESSES
+            self._cgroup.limit(memory_bytes=grant.limits.memory_bytes, processes=processes)
         try:
             self._identity = identity.choose()
             boot.enter(
@@ -324,7 +321,7 @@ class _Run:
                 boot.pid,
                 self._cgroup,
                 memory_bytes=limits.memory_bytes,
-                processes=limits.processes,
+                processes=build.tasks_allowed(decided.grant),
                 cpu_ms=limits.cpu_ms,
             ),
             cgroup=self._cgroup,
@@ -578,7 +575,8 @@ def _choose_method(manifest: Manifest, wanted: str | None) -> str:
         if len(names) == 1:
             return names[0]
         raise UsageError(
-            f"{manifest.envelope.name} has {len(names)} methods: {', '.join(names)}", "name one after the bundle"
+            f"{manifest.envelope.name} has {len(names)} methods: {', '.join(names)}",
+            "name one after the bundle",
         )
     if wanted not in manifest.methods:
         raise UsageError(
@@ -617,7 +615,6 @@ _LIMIT_NUMBERS = {
 
 def _digest(value: Any) -> str:  # noqa: ANN401
     """SHA-256 (hex) over the value's canonical form, or over plain JSON where it has fractions."""
-
 
     try:
         data = encode(value)

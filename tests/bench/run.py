@@ -66,7 +66,13 @@ def measure(directory: Path, runs: int) -> str:
         runtime = {"kind": "exec", "entry": "echo", "dialect": "oneshot"}
         packed = home.bundle({"echo": binary}, modes={"echo": 0o755}, runtime=runtime)
         commands["plugsec run (static native plugin)"] = [program, "run", packed, "--input", "-", "--quiet"]
-        commands["bwrap (the same native program)"] = [*bwrap(python), "--ro-bind", str(native), "/echo", "/echo"]
+        commands["bwrap (the same native program)"] = [
+            *bwrap(python),
+            "--ro-bind",
+            str(native),
+            "/echo",
+            "/echo",
+        ]
     times = alternate(commands, environment, runs)
     falls = waterfall(bundle, environment)
     return page(times, falls, runs)
@@ -75,7 +81,16 @@ def measure(directory: Path, runs: int) -> str:
 def bwrap(python: str) -> list[str]:
     if not shutil.which("bwrap"):
         raise SystemExit("bench: bubblewrap is the peer and is not installed (apt install bubblewrap)")
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev"]
+    words = [
+        "bwrap",
+        "--unshare-all",
+        "--die-with-parent",
+        "--new-session",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+    ]
     words += ["--tmpfs", "/tmp"]
     prefix = str(Path(python).parent.parent)
     for path in dict.fromkeys(["/usr", prefix]):
@@ -95,7 +110,9 @@ def build_native(directory: Path) -> Path | None:
     return binary if built.returncode == 0 else None
 
 
-def alternate(commands: dict[str, list[str]], environment: dict[str, str], runs: int) -> dict[str, list[float]]:
+def alternate(
+    commands: dict[str, list[str]], environment: dict[str, str], runs: int
+) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(runs + 2):
         for name, command in commands.items():
@@ -145,9 +162,14 @@ def page(times: dict[str, list[float]], falls: list[tuple[str, float, float]], r
         median = statistics.median(values)
         lines.append(f"| {name} | {median:.1f} | {deciles[0]:.1f} to {deciles[-1]:.1f} | {ratio:.2f} |")
     lines += ["", *verdicts(times, peer), "", "## Where the time of a cold run goes", ""]
-    lines += ["Milliseconds since the process was started (with a timer around each step, so a little slower).", ""]
+    lines += [
+        "Milliseconds since the process was started (with a timer around each step, so a little slower).",
+        "",
+    ]
     lines += ["| from | to | ms | step |", "|---:|---:|---:|---|"]
-    lines += [f"| {begin:.1f} | {end:.1f} | {end - begin:.1f} | {name.strip()} |" for name, begin, end in falls]
+    lines += [
+        f"| {begin:.1f} | {end:.1f} | {end - begin:.1f} | {name.strip()} |" for name, begin, end in falls
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from kit.home import Home
 
 TIMEOUT_S = 120
@@ -22,14 +23,18 @@ class Cli:
         }
         self.environment["PLUGSEC_HOME"] = str(home.home)
 
-    def __call__(self, *arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, stdin: bytes = b"", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         ended = subprocess.run(
             [sys.executable, "-m", "plugsec", *arguments],
             cwd=self.directory, env={**self.environment, **environment}, input=stdin,
             capture_output=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
         out, err = ended.stdout.decode(), ended.stderr.decode()
-        assert 'File "/plugin/' in err or "Traceback" not in err, err  # the plugin's own trace is its author's help
+        assert 'File "/plugin/' in err or "Traceback" not in err, (
+            err
+        )  # the plugin's own trace is its author's help
         return subprocess.CompletedProcess(ended.args, ended.returncode, out, err)
 
 

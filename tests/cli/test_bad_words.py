@@ -46,7 +46,9 @@ def test_a_wrong_line_gets_its_code_and_words(cli, home, case) -> None:
     assert ended.stdout == ""
 
 
-@pytest.mark.parametrize("command", ["run", "new", "keygen", "pack", "sign", "verify", "inspect", "doctor", "demo"])
+@pytest.mark.parametrize(
+    "command", ["run", "new", "keygen", "pack", "sign", "verify", "inspect", "doctor", "demo"]
+)
 def test_help_has_examples(cli, command) -> None:
     ended = cli(command, "--help")
     assert ended.returncode == 0
@@ -62,7 +64,9 @@ def test_version(cli) -> None:
 def test_a_failed_run_leaves_no_output(cli, home) -> None:
     write = [{"name": "fs.write", "paths": ["$OUTPUT"], "reason": "writes"}]
     code = "import os\nfrom plugsec_plugins.guest import plugin\n@plugin.method\ndef go():\n    open(os.environ['OUTPUT'] + '/x', 'w').write('y')\n    1 / 0\n"
-    ended = cli("run", home.bundle({"main.py": code}, permissions=write), "--output-dir", "out", "--receipt", "r")
+    ended = cli(
+        "run", home.bundle({"main.py": code}, permissions=write), "--output-dir", "out", "--receipt", "r"
+    )
     assert ended.returncode == 6
     assert not (home.root / "out").exists()
 

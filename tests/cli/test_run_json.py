@@ -43,7 +43,10 @@ def test_a_good_run_has_every_field(cli, home) -> None:
 
 
 def test_a_denial_names_layer_call_detail_count_and_source(cli, home) -> None:
-    code = SDK + "def go():\n    import socket\n    for _ in range(3):\n        try: socket.socket()\n        except OSError: pass\n"
+    code = (
+        SDK
+        + "def go():\n    import socket\n    for _ in range(3):\n        try: socket.socket()\n        except OSError: pass\n"
+    )
     _, value = run_json(cli, home.bundle({"main.py": code}))
     assert value["denials"] == [
         {"layer": "seccomp", "call": "socket", "detail": "AF_INET", "count": 3, "source": "kernel"}

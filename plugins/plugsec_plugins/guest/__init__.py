@@ -1,9 +1,9 @@
 """The guest SDK: what a Python plugin imports. Standard library only; it runs inside the jail.
 
-    from plugsec_plugins.guest import Context, plugin
+from plugsec_plugins.guest import Context, plugin
 
-    @plugin.method
-    def count(text: str, *, ctx: Context) -> dict[str, int]: ...
+@plugin.method
+def count(text: str, *, ctx: Context) -> dict[str, int]: ...
 """
 
 from plugsec_plugins.guest.sdk import Context, plugin

@@ -57,7 +57,9 @@ def main(fd: int, module: str) -> "NoReturn":
     while (frame := channel.read()) is not None:
         if frame["method"] == "plugsec/hello":
             params = frame["params"]
-            channel.write({"jsonrpc": "2.0", "id": frame["id"], "result": {"version": max(params["versions"])}})
+            channel.write(
+                {"jsonrpc": "2.0", "id": frame["id"], "result": {"version": max(params["versions"])}}
+            )
             claims.install(
                 lambda call, path: channel.notify("$/denied", {"call": call, "path": path[:4096]}),
                 tuple(params["readable"]),

@@ -55,6 +55,4 @@ def standard_library() -> tuple[str, ...]:
 def _outermost(binds: tuple[Bind, ...]) -> tuple[Bind, ...]:
     """Without those that another one already contains."""
     targets = {bind.target for bind in binds}
-    return tuple(
-        bind for bind in binds if not any(bind.target.startswith(other + "/") for other in targets)
-    )
+    return tuple(bind for bind in binds if not any(bind.target.startswith(other + "/") for other in targets))

@@ -45,8 +45,13 @@ def refuse(error: Refusal, *, as_json: bool = False) -> NoReturn:
     from plugsec.exchange.display import escape  # noqa: PLC0415
 
     if as_json:
-        emit_json({"outcome": "refused", "code": error.code,
-                   "error": {"id": error.id, "message": error.message, "hint": error.hint}})
+        emit_json(
+            {
+                "outcome": "refused",
+                "code": error.code,
+                "error": {"id": error.id, "message": error.message, "hint": error.hint},
+            }
+        )
     else:
         say(f"plugsec: {escape(error.message)} [{error.id}]")
         if error.hint:

@@ -36,7 +36,8 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     directory: Annotated[
-        str | None, typer.Argument(metavar="DIR", help="A new directory to work in; a temporary one otherwise.")
+        str | None,
+        typer.Argument(metavar="DIR", help="A new directory to work in; a temporary one otherwise."),
     ] = None,
 ) -> None:
     """Show everything on real input in under a minute; uses a home of its own and touches nothing else."""
@@ -142,7 +143,7 @@ def _environment(where: str) -> dict[str, str]:
         script = os.path.join(beside, "plugsec")
         with open(script, "w", encoding="utf-8") as file:
             file.write(f'#!/bin/sh\nexec "{sys.executable}" -m plugsec "$@"\n')
-        os.chmod(script, 0o755)
+        os.chmod(script, 0o700)
     return {
         **os.environ,
         "PATH": f"{beside}:{os.environ.get('PATH', '/usr/bin:/bin')}",

@@ -66,7 +66,9 @@ def _show(
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(title=f"Linux {facts['kernel']} {facts['machine']}, Python {facts['python']}, {facts['user']}")
+    table = Table(
+        title=f"Linux {facts['kernel']} {facts['machine']}, Python {facts['python']}, {facts['user']}"
+    )
     table.add_column("layer", no_wrap=True)
     table.add_column("here", no_wrap=True)
     table.add_column("stops")
@@ -84,4 +86,6 @@ def _show(
     if library["advice"]:
         say(f"libseccomp (required): {library['advice']}")
     if missing:
-        say(f"plugsec: this host cannot run plugins under builtin:strict: {', '.join(missing)} [PLG-HOST-001]")
+        say(
+            f"plugsec: this host cannot run plugins under builtin:strict: {', '.join(missing)} [PLG-HOST-001]"
+        )

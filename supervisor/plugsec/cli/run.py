@@ -30,7 +30,7 @@ def register(app: "typer.Typer") -> None:
 
     import typer  # noqa: PLC0415
 
-    parameters = []
+    parameters: list[tuple[str, Any, Any]] = []
     for name, required, metavar, text in ARGUMENTS:
         annotation: Any = Annotated[
             str if required else str | None, typer.Argument(metavar=metavar, help=text)
@@ -135,7 +135,9 @@ def _read_input(path: str | None) -> bytes | None:
             return file.read(INPUT_BYTES_MAX + 1) or b""
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"the input {path} cannot be read: {reason}", "--input FILE, or --input -") from error
+        raise UsageError(
+            f"the input {path} cannot be read: {reason}", "--input FILE, or --input -"
+        ) from error
 
 
 def _write_whole(path: str, data: bytes) -> None:
@@ -195,4 +197,3 @@ def _say_problem(outcome: Outcome) -> None:
     for index, line in enumerate(lines):
         if line:
             say(f"{'  next: ' if index == 0 else '  '}{escape(line)}")
-

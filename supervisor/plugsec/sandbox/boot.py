@@ -8,6 +8,6 @@ import sys
 
 sys.path += sys.argv[1:]
 
-from plugsec.sandbox import enter  # noqa: E402 - the path had to be set first
+from plugsec.sandbox import enter
 
 enter.main()

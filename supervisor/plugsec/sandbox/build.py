@@ -5,18 +5,21 @@ import resource
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from plugsec.errors import HostUnsupported
+from plugsec.errors import HostUnsupported, UsageError
 from plugsec.sandbox import layers, seccomp
 from plugsec.sandbox.spec import INPUT_DIR, OUTPUT_DIR, OWN_PROCESSES, PLUGIN_DIR, TMP_DIR, File, SandboxSpec
 from plugsec_plugins.runtimes.plan import Bind, LaunchPlan
 from plugsec_policies.decision import Grant
 from plugsec_policies.errors import PermissionRefused
+from plugsec_policies.limits import Limits, word_of
 
 _MIB = 1024 * 1024
 _STACK_BYTES = 8 * _MIB
 # Address space beyond the memory limit: runtimes reserve what they never touch. Less of it where no
 # cgroup counts what is shared.
 _SPACE_BYTES, _SPACE_BYTES_WITHOUT_CGROUP = 4096 * _MIB, 1024 * _MIB
+# Below these not even the interpreter gets through the jail's own set-up.
+_FLOORS = {"memory_bytes": 16 * _MIB, "open_files": 16, "tmp_bytes": 4096}
 _INPUT, _OUTPUT = "$INPUT", "$OUTPUT"
 # Trees of the jail's own; a grant cannot put the host's in their place.
 _RESERVED = (PLUGIN_DIR, INPUT_DIR, OUTPUT_DIR, "/proc", "/sys", "/dev")
@@ -27,6 +30,12 @@ class PathRefused(PermissionRefused):
     """A granted path cannot be mapped into the jail as it is written (exit 1)."""
 
     id = "PLG-PERM-020"
+
+
+class LimitTooSmall(UsageError):
+    """A limit is below what any plugin needs in order to start (exit 2)."""
+
+    id = "PLG-LIM-110"
 
 
 class Built(NamedTuple):
@@ -52,6 +61,7 @@ def build(
     Raises HostUnsupported for a missing layer that the policy requires, PathRefused for a path that
     cannot be mapped.
     """
+    _check_floors(grant.limits)
     degraded: list[str] = []
     abi = layers.landlock_abi()
     if not abi:
@@ -87,6 +97,22 @@ def build(
     return Built(spec, digest, tuple(degraded))
 
 
+def _check_floors(limits: Limits) -> None:
+    for field, least in _FLOORS.items():
+        if getattr(limits, field) < least:
+            raise LimitTooSmall(
+                f"the limit {word_of(field)} = {getattr(limits, field)} is too small for any plugin to start",
+                f"it must be at least {least}; the plugin's [limits], the policy's and --limit decide it",
+            )
+
+
+def tasks_allowed(grant: Grant) -> int:
+    """How many tasks (processes and threads) the jail may hold: what `process` says counts too."""
+    if grant.processes_allowed:
+        return min(grant.limits.processes, 1 + grant.processes_allowed)
+    return grant.limits.processes
+
+
 def tolerated(grant: Grant) -> frozenset[str]:
     """The layers that may be missing in this run."""
     return frozenset(layers.NAMES) - grant.isolation.required
@@ -117,15 +143,13 @@ def granted_binds(grant: Grant) -> tuple[Bind, ...]:
 
 def mappable(path: str) -> str:
     """Return a path that can appear in the jail as it is written; raises PathRefused saying what to write."""
-    if path == "/" or TMP_DIR == path or any(path == r or path.startswith(r + "/") for r in _RESERVED):
+    if path in {"/", TMP_DIR} or any(path == r or path.startswith(r + "/") for r in _RESERVED):
         raise PathRefused(
             f"{path} cannot be granted: the jail has its own", "grant the directories that are needed by name"
         )
     real = os.path.realpath(path)
     if real != path:
-        raise PathRefused(
-            f"{path} leads through a symbolic link", f'write the real path instead: "{real}"'
-        )
+        raise PathRefused(f"{path} leads through a symbolic link", f'write the real path instead: "{real}"')
     if not os.path.lexists(path):
         raise PathRefused(f"{path} does not exist on this host", "create it, or make the permission optional")
     return path
@@ -153,7 +177,7 @@ def rlimits(grant: Grant, *, cgroup: bool) -> tuple[tuple[int, int, int], ...]:
     ]
     if os.geteuid() == 0 or _kernel() >= _NPROC_PER_NAMESPACE:
         # One more than allowed, so that passing the limit can be seen and not only be refused.
-        count = limits.processes + OWN_PROCESSES + 1
+        count = tasks_allowed(grant) + OWN_PROCESSES + 1
         wanted.append((resource.RLIMIT_NPROC, count, count))
     return tuple((kind, *_within(kind, soft, hard)) for kind, soft, hard in wanted)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 _ROOT_V2 = "/sys/fs/cgroup"
 _V1_CONTROLLERS = ("memory", "pids")
+_V1_OPTIONAL = ("cpuacct",)  # CPU time of children that nobody waits for
 _REMOVE_TRIES, _REMOVE_WAIT_S = 50, 0.01  # a dying cgroup stays busy for some milliseconds
 _READ_BYTES = 4096
 
@@ -73,7 +74,7 @@ class RunCgroup:
         return Usage(
             self._number("memory.max_usage_in_bytes"),
             None,
-            None,
+            _thousandth(_thousandth(self._number("cpuacct.usage", 2))),
             oom.get("oom_kill", 0),
             self._pairs("pids.events", directory=1).get("max", 0),
         )
@@ -108,8 +109,10 @@ class RunCgroup:
         except OSError:
             return ""
 
-    def _number(self, name: str) -> int | None:
-        text = self._read(name).strip()
+    def _number(self, name: str, directory: int = 0) -> int | None:
+        if directory >= len(self.directories):
+            return None
+        text = self._read(name, directory).strip()
         return int(text) if text.isdigit() else None
 
     def _pairs(self, name: str, directory: int = 0) -> dict[str, int]:
@@ -186,8 +189,10 @@ def _create_v1(name: str) -> RunCgroup:
     mounts, members = _v1_mounts(), _v1_members()
     directories: list[str] = []
     try:
-        for controller in _V1_CONTROLLERS:
+        for controller in (*_V1_CONTROLLERS, *_V1_OPTIONAL):
             if controller not in mounts or controller not in members:
+                if controller in _V1_OPTIONAL:
+                    continue
                 raise CgroupUnavailable(f"no {controller} controller is mounted")
             directory = f"{mounts[controller]}{members[controller].rstrip('/')}/{name}"
             os.mkdir(directory, 0o755)
@@ -202,7 +207,7 @@ def _create_v1(name: str) -> RunCgroup:
 
 def _v1_mounts() -> dict[str, str]:
     """Controller to mount point, from /proc/self/mountinfo (proc(5))."""
-    mounts = {}
+    mounts: dict[str, str] = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             before, _, after = line.partition(" - ")
@@ -215,7 +220,7 @@ def _v1_mounts() -> dict[str, str]:
 
 def _v1_members() -> dict[str, str]:
     """Controller to this process's path, from /proc/self/cgroup (cgroups(7))."""
-    members = {}
+    members: dict[str, str] = {}
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             _, controllers, path = line.rstrip("\n").split(":", 2)
@@ -224,5 +229,5 @@ def _v1_members() -> dict[str, str]:
     return members
 
 
-def _thousandth(microseconds: int | None) -> int | None:
-    return None if microseconds is None else microseconds // 1000
+def _thousandth(number: int | None) -> int | None:
+    return None if number is None else number // 1000

@@ -9,11 +9,10 @@ A SOCK_SEQPACKET pair keeps message borders. The C module is used directly: `soc
                         {"at":"failed","layer","step","errno"} · {"at":"exited","status",…}
 """
 
+import _socket
 import array
 import json
 from typing import Any
-
-import _socket
 
 from plugsec.sandbox.spec import DESCRIPTORS_MAX, MESSAGE_BYTES_MAX
 

@@ -17,6 +17,7 @@ The order is the design's and each step needs it (docs/threat-model.md). A step 
 reported as {layer, step, errno} and ends boot: there is no weaker jail to fall back to.
 """
 
+import _socket
 import gc
 import os
 import resource
@@ -24,8 +25,6 @@ import select
 import signal
 import sys
 from typing import Any, NoReturn
-
-import _socket
 
 from plugsec.sandbox import capabilities, control, landlock, linux, mounts
 from plugsec.sandbox.spec import (
@@ -195,7 +194,7 @@ def _wait_for(init: int, sock: _socket.socket, unneeded: tuple[int, ...]) -> NoR
     os._exit(0)
 
 
-def _init(  # the one place where the whole of steps 6 to 9 can be read in order
+def _init(  # noqa: PLR0917 - the one place where the whole of steps 6 to 9 can be read in order
     sock: _socket.socket, spec: SandboxSpec, trees: list[int], payload: int, inputs: list[int], alive: int
 ) -> NoReturn:
     try:
@@ -313,7 +312,7 @@ def _plugin(
         if runner is not None:
             runner()
         os.close(RPC_FD)
-        os.execve(spec.program[0], list(spec.program), dict(spec.environment))
+        os.execve(spec.program[0], list(spec.program), dict(spec.environment))  # noqa: S606 - step 10
     except control.PeerGone:
         os._exit(0)
     except OSError as error:

@@ -56,9 +56,8 @@ def restrict(abi: int, rules: list[tuple[str, int]]) -> None:
         for path, access in rules:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
             try:
-                if not stat.S_ISDIR(os.fstat(fd).st_mode):
-                    access &= _FILE_ONLY
-                linux.landlock_add_path(ruleset, access & known, fd)
+                applies = known if stat.S_ISDIR(os.fstat(fd).st_mode) else known & _FILE_ONLY
+                linux.landlock_add_path(ruleset, access & applies, fd)
             finally:
                 os.close(fd)
         linux.landlock_restrict_self(ruleset)

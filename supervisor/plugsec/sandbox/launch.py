@@ -6,6 +6,7 @@ Boot is spawned before verification finishes, so that the interpreter's start ov
 grant it is killed having done nothing. posix_spawn only: never preexec_fn, never fork.
 """
 
+import _socket
 import fcntl
 import os
 import resource
@@ -15,12 +16,11 @@ import sys
 import time
 from typing import Any
 
-import _socket
-
 import plugsec
 import plugsec_plugins
 from plugsec.errors import HostUnsupported
-from plugsec.sandbox import control, spec as spec_module
+from plugsec.sandbox import control
+from plugsec.sandbox import spec as spec_module
 from plugsec.sandbox.identity import Identity
 from plugsec.sandbox.spec import CONTROL_FD, JAIL_UID, RPC_FD, SandboxSpec
 

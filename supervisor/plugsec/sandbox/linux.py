@@ -45,7 +45,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 MNT_DETACH = 2
 
@@ -86,7 +86,7 @@ def _check(result: int, name: str) -> int:
     return result
 
 
-def _syscall(name: str, *arguments: int | bytes | None | ctypes.Array[ctypes.c_char]) -> int:
+def _syscall(name: str, *arguments: int | bytes | None) -> int:
     """Make the call `name` through syscall(2); integers are passed as C longs."""
     number = _NR.get(name) or _NR_COMMON[name]
     words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
@@ -201,7 +201,9 @@ def seccomp_load(program: bytes, *, listener: bool) -> int:
 def notif_receive(listener: int) -> tuple[int, int, int, tuple[int, ...]]:
     """Fetch one notification: (id, pid as the caller sees it, call number, six arguments)."""
     buffer = ctypes.create_string_buffer(_NOTIF.size)
-    _check(_libc.ioctl(listener, ctypes.c_ulong(_SECCOMP_IOCTL_NOTIF_RECV), buffer), "SECCOMP_IOCTL_NOTIF_RECV")
+    _check(
+        _libc.ioctl(listener, ctypes.c_ulong(_SECCOMP_IOCTL_NOTIF_RECV), buffer), "SECCOMP_IOCTL_NOTIF_RECV"
+    )
     fields = _NOTIF.unpack(buffer.raw)
     return fields[0], fields[1], fields[3], fields[6:]
 
@@ -210,7 +212,9 @@ def notif_answer(listener: int, notification: int, *, errno: int, proceed: bool 
     """Answer a notification: the guest's call fails with `errno`, or proceeds unchanged."""
     flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE if proceed else 0
     response = _NOTIF_RESP.pack(notification, 0, 0 if proceed else -errno, flags)
-    _check(_libc.ioctl(listener, ctypes.c_ulong(_SECCOMP_IOCTL_NOTIF_SEND), response), "SECCOMP_IOCTL_NOTIF_SEND")
+    _check(
+        _libc.ioctl(listener, ctypes.c_ulong(_SECCOMP_IOCTL_NOTIF_SEND), response), "SECCOMP_IOCTL_NOTIF_SEND"
+    )
 
 
 def landlock_abi() -> int:

@@ -46,9 +46,7 @@ def open_sources(binds: tuple[Bind, ...]) -> list[int]:
     return trees
 
 
-def build_root(
-    spec: SandboxSpec, trees: list[int], payload_fd: int, input_fds: list[int]
-) -> tuple[int, int]:
+def build_root(spec: SandboxSpec, trees: list[int], payload_fd: int, input_fds: list[int]) -> tuple[int, int]:
     """Build the root and stand in it; returns descriptors of /tmp and of /output (-1 without one)."""
     size = spec.input_bytes + _ROOT_SLACK_BYTES
     for file in spec.files:
@@ -82,7 +80,7 @@ def build_root(
 
 def mount_proc() -> bool:
     """A /proc that shows only the jail's own processes; False where the host refuses one (masked /proc)."""
-    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    flags = linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
     try:
         linux.mount("proc", "proc", "proc", flags, "subset=pid,hidepid=2")
     except OSError as error:
@@ -121,9 +119,7 @@ def _attach(bind: Bind, tree: int) -> None:
 
 def _private_tmpfs(path: str, spec: SandboxSpec) -> int:
     attributes = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
-    fd = linux.new_tmpfs(
-        size_bytes=spec.tmp_bytes, inodes=spec.tmp_inodes, mode=0o700, attributes=attributes
-    )
+    fd = linux.new_tmpfs(size_bytes=spec.tmp_bytes, inodes=spec.tmp_inodes, mode=0o700, attributes=attributes)
     target = path.lstrip("/")
     os.makedirs(target, 0o755, exist_ok=True)
     linux.move_mount(fd, target)

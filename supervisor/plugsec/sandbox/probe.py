@@ -3,11 +3,10 @@
 Some hosts let `unshare` pass and refuse the mount, so each attempt goes through to its effect.
 """
 
+import _socket
 import os
 import resource
 from typing import Any, NoReturn
-
-import _socket
 
 from plugsec.sandbox import capabilities, control, enter, landlock, linux, mounts
 

@@ -24,7 +24,7 @@ class Denial(NamedTuple):
     layer: str
     call: str
     detail: str
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count; the JSON field has this name
     source: str
     hint: str
 
@@ -58,7 +58,9 @@ class DenialCounter:
         self._counts[key] = self._counts.get(key, 0) + 1
 
 
-def describe(call: str, arguments: tuple[int, ...]) -> str:
+def describe(  # noqa: PLR0911 - one line for each kind of call
+    call: str, arguments: tuple[int, ...]
+) -> str:
     """The arguments that tell a reader what was wanted."""
     first, second, third = arguments[:3]
     match call:
@@ -89,7 +91,7 @@ def hint(call: str, detail: str, source: str) -> str:
     if call in _NETWORK:
         return '[[permission]] name = "net" (not supported yet)'
     if call in _PROCESS:
-        return '[[permission]] name = "process", count = 8'
+        return '[[permission]] name = "process", max = 8'
     if call == "execve":
         return '[[permission]] name = "exec", programs = ["/usr/bin/…"]'
     if call in {"mmap", "mprotect"} and detail == "executable memory":

@@ -61,7 +61,11 @@ class Rpc:
 
     @staticmethod
     def request(
-        method: str, params: Any, deadline_ms: int, readable: tuple[str, ...], writable: tuple[str, ...]  # noqa: ANN401
+        method: str,
+        params: Any,
+        deadline_ms: int,
+        readable: tuple[str, ...],
+        writable: tuple[str, ...],  # noqa: ANN401
     ) -> bytes:
         """The greeting and the call, sent together."""
         hello = {

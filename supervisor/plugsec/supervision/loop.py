@@ -137,21 +137,7 @@ class Supervision:
 
     def _wait(self, seconds: float) -> None:
         """One turn: wait for anything, then serve whatever is ready, the listener first."""
-        poll = select.poll()
-        poll.register(self._jail.sock.fileno(), select.POLLIN)
-        poll.register(self._interruption.fd, select.POLLIN)
-        if self._listener is not None:
-            poll.register(self._listener.fd, select.POLLIN)
-        for reader in self._readers:
-            if not reader.ended:
-                poll.register(reader.fd, select.POLLIN)
-        if not self._writer.done:
-            mask = select.POLLOUT
-            if self._writer.fd == self._rpc.fd and not self._rpc.ended:
-                mask |= select.POLLIN
-            poll.register(self._writer.fd, mask)
-        timeout = 0 if self._dialect.pending else max(0, seconds) * 1000
-        ready = dict(poll.poll(timeout))
+        ready = self._poll(seconds)
         if self._listener is not None and self._listener.fd in ready:
             if ready[self._listener.fd] & select.POLLIN:
                 self._listener.serve(self._denials)
@@ -171,6 +157,23 @@ class Supervision:
             self._limit = "output"
         elif self._denials.total > self._watch.denials:
             self._limit = "denials"
+
+    def _poll(self, seconds: float) -> dict[int, int]:
+        poll = select.poll()
+        poll.register(self._jail.sock.fileno(), select.POLLIN)
+        poll.register(self._interruption.fd, select.POLLIN)
+        if self._listener is not None:
+            poll.register(self._listener.fd, select.POLLIN)
+        for reader in self._readers:
+            if not reader.ended:
+                poll.register(reader.fd, select.POLLIN)
+        if not self._writer.done:
+            mask = select.POLLOUT
+            if self._writer.fd == self._rpc.fd and not self._rpc.ended:
+                mask |= select.POLLIN
+            poll.register(self._writer.fd, mask)
+        timeout = 0 if self._dialect.pending else max(0, seconds) * 1000
+        return dict(poll.poll(timeout))
 
     def _control(self) -> None:
         try:

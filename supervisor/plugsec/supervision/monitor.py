@@ -38,6 +38,7 @@ class Monitor:
         self._cgroup = cgroup
         self._memory_bytes, self._processes, self._cpu_ms = memory_bytes, processes, cpu_ms
         self.peak = Reading()
+        self._cpu_s: dict[tuple[int, float], float] = {}  # by pid and start: the ended keep their last
         self.next_tick = time.monotonic() + TICK_S
 
     def tick(self, now: float) -> str | None:
@@ -45,8 +46,8 @@ class Monitor:
         if now < self.next_tick:
             return None
         exceeded = self._from_cgroup() if self._cgroup is not None else None
-        if self._cgroup is None or self._cgroup.version == 1:
-            exceeded = exceeded or self._from_tree()
+        if self._cgroup is None:
+            exceeded = self._from_tree()
         self.next_tick = time.monotonic() + TICK_S
         return exceeded
 
@@ -64,7 +65,7 @@ class Monitor:
         import psutil  # noqa: PLC0415 - see the module's docstring
 
         memory = tasks = 0
-        cpu = 0.0
+        waited_for = 0.0
         try:
             tree = psutil.Process(self._pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -74,14 +75,17 @@ class Monitor:
                 memory += _memory(process, psutil)
                 tasks += process.num_threads()
                 times = process.cpu_times()
-                cpu += times.user + times.system + times.children_user + times.children_system
+                self._cpu_s[process.pid, process.create_time()] = times.user + times.system
+                waited_for += times.user + times.system + times.children_user + times.children_system
             except (psutil.Error, OSError):
                 continue  # it ended in between
         tasks = max(0, tasks - _OWN_TASKS)
+        # A lower bound: a child that nobody waits for and that lives between two ticks is not seen.
+        cpu = max(waited_for, sum(self._cpu_s.values()))
         self._note(memory, tasks, round(cpu * 1000))
-        if self._cgroup is None and memory > self._memory_bytes:
+        if memory > self._memory_bytes:
             return "memory"
-        if self._cgroup is None and tasks > self._processes:
+        if tasks > self._processes:
             return "processes"
         return "cpu" if cpu * 1000 > self._cpu_ms else None
 

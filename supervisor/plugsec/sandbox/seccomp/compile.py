@@ -60,7 +60,7 @@ def compile_program(rules: tuple[Rule, ...], architecture: str, *, notify: bool)
         if rule.call not in numbers or (rule.conditions and rule.call in unconditional):
             continue
         action = library.ALLOW if rule.action == ALLOW else library.ERRNO(errno.ENOSYS)
-        comparisons = [library.Arg(c.index, _CMP_MASKED_EQ, c.mask, c.value) for c in rule.conditions]
+        comparisons = [library.Arg(c.argument, _CMP_MASKED_EQ, c.mask, c.value) for c in rule.conditions]
         # libseccomp takes the native number and translates it for the filter's architecture.
         program.add_rule(action, native.get(rule.call, numbers[rule.call]), *comparisons)
     return _prologue(architecture, max(numbers.values())) + _export(program)

@@ -38,9 +38,9 @@ _FULL_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class Condition(NamedTuple):
-    """`args[index] & mask == value`, in 64 bits."""
+    """`args[argument] & mask == value`, in 64 bits."""
 
-    index: int
+    argument: int
     mask: int
     value: int
 
@@ -118,6 +118,6 @@ def _alternatives(text: str, where: str) -> list[tuple[Condition, ...]]:
 def meaning(rules: tuple[Rule, ...], call: str, arguments: tuple[int, ...]) -> str | None:
     """What the rules say of one call: "allow", "enosys", or None for the default action."""
     for rule in rules:
-        if rule.call == call and all(arguments[c.index] & c.mask == c.value for c in rule.conditions):
+        if rule.call == call and all(arguments[c.argument] & c.mask == c.value for c in rule.conditions):
             return rule.action
     return None
