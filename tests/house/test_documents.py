@@ -1,14 +1,16 @@
 """What the documents say is true: commands in `console` blocks are run, links lead somewhere.
 
-A `console` block is a story told to a shell: lines after `$ ` are commands, the lines below them are what
-the reader sees. Every such line must appear in the command's output, `…` standing for anything. A command
-ends with status 0 unless its line says `# exit N`. The blocks of one document run in order, in one fresh
+A `console` block is a story told to a shell: lines after `$ ` are commands (`> ` continues one), the lines
+below them are what the reader sees. Every such line must appear in the command's output, `…` standing for anything. A command
+ends with status 0 unless its line says `# exit N`. A `python run` block is a program and one more command.
+The blocks of one document run in order, in one fresh
 folder with nothing of the user's own.
 """
 
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +25,12 @@ DOCUMENTS = sorted(path for pattern in ("*.md", "docs/**/*.md") for path in CLON
 STATUS = re.compile(r"\s+# exit (\d+)$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND_SECONDS = 120    # far above any command here; what takes longer hangs
+# What the reader of a document has in front of them when its story begins.
+AT_HAND = {
+    "README.md": ("LICENSE",),
+    "docs/formats/bundle.md": ("tests/signing/golden/wordfreq-1.2.3.plug", "tests/signing/golden/acme.pub"),
+    "docs/user-guide.md": ("LICENSE", "plugins/examples"),
+}
 
 
 class Step(NamedTuple):
@@ -36,19 +44,24 @@ class Step(NamedTuple):
 
 def steps(document: Path) -> Iterator[Step]:
     inside, step = False, None
+    program: list[str] | None = None
     for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), start=1):
         if line.startswith("```"):
-            inside, ended = line.strip() == "```console", step
-            step = None
-            if ended:
-                yield ended
+            if step:
+                yield step
+            if program is not None:
+                yield Step(number, f"python3 -c {shlex.quote(chr(10).join(program))}", 0, [])
+            inside, step = line.strip() == "```console", None
+            program = [] if line.strip() == "```python run" else None
+        elif program is not None:
+            program.append(line)
         elif inside and line.startswith("$ "):
             if step:
                 yield step
             status = STATUS.search(line)
             step = Step(number, STATUS.sub("", line[2:]), int(status[1]) if status else 0, [])
-        elif inside and step and step.command.endswith("\\"):
-            step = step._replace(command=f"{step.command[:-1]}{line.removeprefix('>').strip()}")
+        elif inside and step and (line == ">" or line.startswith("> ")):    # the shell's second prompt
+            step = step._replace(command=f"{step.command}\n{line[2:]}")
         elif inside and step and line.strip():
             step.shown.append(line.strip())
 
@@ -76,8 +89,9 @@ def test_a_document_tells_a_true_story(document: Path, tmp_path: Path) -> None:
                    "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "110", "TMPDIR": str(tmp_path)}
     if missing := missing_layers(environment):
         pytest.skip(f"this host lacks {', '.join(missing)}")
-    for name in ("LICENSE",):
-        shutil.copy(CLONE / name, here)
+    for name in AT_HAND.get(str(document.relative_to(CLONE)), ()):
+        copy = shutil.copytree if (CLONE / name).is_dir() else shutil.copy
+        copy(CLONE / name, here / Path(name).name)
     for step in steps(document):
         where = f"{document.name}:{step.line}: {step.command}"
         if step.command.startswith("cd "):
