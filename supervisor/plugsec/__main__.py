@@ -9,13 +9,7 @@ def main() -> None:
     try:
         if sys.platform == "linux":
             if arguments[:1] == ["run"]:
-                from plugsec.cli import fast  # noqa: PLC0415 - each path imports only what it needs
-
-                values = fast.read(arguments[1:])
-                if values is not None:
-                    from plugsec.cli.run import execute  # noqa: PLC0415
-
-                    execute(values)
+                _run_fast(arguments[1:])
             elif arguments in (["version"], ["--version"]):
                 import plugsec  # noqa: PLC0415
 
@@ -33,6 +27,26 @@ def main() -> None:
         from plugsec.cli.defect import report  # noqa: PLC0415
 
         report(error)
+
+
+def _run_fast(tokens: list[str]) -> None:
+    """Read the line without Typer and run it; returns if the line is not well-formed or asks for help."""
+    from plugsec.cli import fast  # noqa: PLC0415
+
+    values = fast.read(tokens)
+    if values is None:
+        return
+    from plugsec.sandbox import spawn  # noqa: PLC0415
+
+    # Its failure is reported later, by whoever needs it: the words for it are not loaded yet.
+    try:
+        spawned = spawn.spawn()
+        start = lambda: spawned  # noqa: E731
+    except OSError:
+        start = spawn.spawn
+    from plugsec.cli.run import execute  # noqa: PLC0415
+
+    execute(values, start)
 
 
 if __name__ == "__main__":

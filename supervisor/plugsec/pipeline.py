@@ -283,9 +283,12 @@ class _Run:
             layers.require("user-namespace", str(error), ())
         except launch.EnterFailed as error:
             raise _entering_failed(error) from error
-        missing = set(built.degraded) | (set() if self._cgroup else {"cgroup"})
-        if not boot.entered["denial_report"]:
-            missing.add("denial-report")
+        found = {
+            "cgroup": self._cgroup,
+            "denial-report": boot.entered["denial_report"],
+            "landlock": boot.entered["landlock_abi"],
+        }
+        missing = {name for name, there in found.items() if not there}
         self._known["layers_degraded"] = tuple(name for name in layers.NAMES if name in missing)
         self._known["layers_active"] = tuple(name for name in layers.NAMES if name not in missing)
         return plan, built

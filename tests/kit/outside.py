@@ -61,7 +61,9 @@ class Canary(NamedTuple):
 @contextlib.contextmanager
 def canary() -> Iterator[Canary]:
     """Outside pytest's own directories, which root keeps from other users: only the jail stands before it."""
-    directory = Path(tempfile.mkdtemp(prefix="plugsec-canary-"))
+    # Not in /tmp, of which the jail has its own: a refusal there would be for another reason.
+    shared = next((d for d in ("/var/tmp", "/dev/shm") if os.access(d, os.W_OK)), None)
+    directory = Path(tempfile.mkdtemp(prefix="plugsec-canary-", dir=shared))
     try:
         directory.chmod(0o777)
         file = directory / "secret"

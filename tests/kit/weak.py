@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from plugsec.sandbox import cgroups, launch
+from plugsec.sandbox import cgroups, spawn
 
 _HEAD = """
 import sys
@@ -65,5 +65,5 @@ def without(directory: Path, *names: str) -> Iterator[None]:
         if weakened:
             script = directory / f"boot-without-{'-'.join(weakened)}.py"
             script.write_text(_HEAD + "".join(_WITHOUT[name] for name in weakened) + "enter.main()\n")
-            stack.enter_context(mock.patch.object(launch, "BOOT_SCRIPT", str(script)))
+            stack.enter_context(mock.patch.object(spawn, "BOOT_SCRIPT", str(script)))
         yield

@@ -61,7 +61,7 @@ def demo(
             print(f"(exit {ended.returncode})", flush=True)
         if ended.returncode != step.code:
             refuse(Defect(
-                f"the demo expected exit {step.code} there", "plugsec doctor; then report this with its output"
+                f"the demo expected exit {step.code} there", "plugsec doctor; then report this output"
             ))  # fmt: skip
     say(f"\nDone. Everything is in {where}; repeat any line there, then: rm -r {where}")
 
@@ -88,7 +88,8 @@ def steps() -> tuple[Step, ...]:
              f" --input-file licence={licence} --receipt wordfreq.receipt"),
         Step("The receipt holds, offline", "plugsec receipt verify wordfreq.receipt"),
         Step("A CSV file becomes a report and a chart",
-             "plugsec pack csvreport -o csvreport-0.3.0.plug && plugsec sign csvreport-0.3.0.plug --key release"
+             "plugsec pack csvreport -o csvreport-0.3.0.plug"
+             " && plugsec sign csvreport-0.3.0.plug --key release"
              " && plugsec run csvreport-0.3.0.plug render --input csvreport/example.input.json"
              " --input-file data.csv=csvreport/sales.csv --output-dir report && cat report/report.md"),
         Step("A signed and trusted plugin turns hostile: everything it tries is refused and explained",
@@ -101,7 +102,8 @@ def steps() -> tuple[Step, ...]:
         Step("One word of the signed bundle changed",
              "LC_ALL=C sed 's/the smallest plugin/the smartest plugin/' wordfreq-1.2.3.plug > tampered.plug"
              " && plugsec run tampered.plug count --param text=hello", 4),
-        Step("Everything above is in the audit log, and it verifies", "plugsec audit verify && plugsec audit show | tail -n 4"),
+        Step("Everything above is in the audit log, and it verifies",
+             "plugsec audit verify && plugsec audit show | tail -n 4"),
         Step("One word of a copy of the log changed",
              "cp -r home/state/audit tampered-log"
              " && sed -i 's/acme\\/hostile/acme\\/helpful/' tampered-log/*.jsonl"

@@ -4,15 +4,17 @@ Anything not fully understood (an unknown option, a missing value, help) is left
 better words for it.
 """
 
-from typing import Any
-
 from plugsec.cli.declaration import ARGUMENTS, FLAG, MANY, ONE, RUN_OPTIONS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _BY_FLAG = {option.flag: option for option in RUN_OPTIONS}
 _ARGUMENTS_MAX = 4096  # more tokens than a kernel's command line holds of this size
 
 
-def empty() -> dict[str, Any]:
+def empty() -> "dict[str, Any]":
     """Every name of the declaration with its default."""
     values: dict[str, Any] = {name: None for name, *_ in ARGUMENTS}
     for option in RUN_OPTIONS:
@@ -20,7 +22,7 @@ def empty() -> dict[str, Any]:
     return values
 
 
-def read(tokens: list[str]) -> dict[str, Any] | None:
+def read(tokens: list[str]) -> "dict[str, Any] | None":
     """The values of `run`'s arguments and options, or None to leave it to Typer."""
     values = empty()
     positional: list[str] = []

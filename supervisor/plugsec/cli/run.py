@@ -14,9 +14,12 @@ from plugsec.exchange.inputs import INPUT_BYTES_MAX
 from plugsec.outcome import Outcome, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import typer
 
     from plugsec.sandbox.launch import Boot
+    from plugsec.sandbox.spawn import Spawned
 
 _LOG_LINES_MAX = 1000  # of each stream, for people; --json and the audit log are not affected
 _DENIALS_SHOWN_MAX = 50
@@ -63,10 +66,15 @@ def _repeats(name: str) -> bool:
     return any(option.name == name and option.kind not in {FLAG, ONE} for option in RUN_OPTIONS)
 
 
-def execute(values: dict[str, Any]) -> None:
-    """Do what the values say; leaves with the outcome's exit code."""
+def execute(values: dict[str, Any], start: "Callable[[], Spawned] | None" = None) -> None:
+    """Do what the values say; leaves with the outcome's exit code.
+
+    `start` gives the boot process, one already started where the caller could.
+    """
+    from plugsec.sandbox.spawn import spawn  # noqa: PLC0415 - a name that only runs need
+
     try:
-        outcome = _run(values)
+        outcome = _run(values, start or spawn)
         if values["receipt"] is not None and outcome.receipt is not None:
             _write_whole(values["receipt"], outcome.receipt)
     except REFUSALS as error:
@@ -78,10 +86,10 @@ def execute(values: dict[str, Any]) -> None:
     raise SystemExit(outcome.code)
 
 
-def _run(values: dict[str, Any]) -> Outcome:
-    from plugsec.sandbox import launch  # noqa: PLC0415
+def _run(values: dict[str, Any], start: "Callable[[], Spawned]") -> Outcome:
+    from plugsec.sandbox import launch  # noqa: PLC0415 - after boot was started
 
-    boot = launch.spawn()  # first of all: its interpreter starts while ours imports the rest
+    boot = launch.adopt(start)
     try:
         return _run_with(boot, values)
     finally:

@@ -39,11 +39,10 @@ class LimitTooSmall(UsageError):
 
 
 class Built(NamedTuple):
-    """The spec, the digest (hex) of the seccomp profiles' source, and the layers that it leaves out."""
+    """The spec, and the digest (hex) of the seccomp profiles' source."""
 
     spec: SandboxSpec
     seccomp_digest: str
-    degraded: tuple[str, ...]
 
 
 def build(
@@ -62,11 +61,6 @@ def build(
     cannot be mapped.
     """
     _check_floors(grant.limits)
-    degraded: list[str] = []
-    abi = layers.landlock_abi()
-    if not abi:
-        layers.require("landlock", "the kernel has none", tolerated(grant))
-        degraded.append("landlock")
     try:
         filters, digest = _filters(grant, plan, cache_directory)
     except seccomp.LibseccompMissing as error:
@@ -83,7 +77,7 @@ def build(
         tmp_bytes=limits.tmp_bytes,
         tmp_inodes=limits.files + 1,  # the root directory is one
         rlimits=rlimits(grant, cgroup=cgroup),
-        landlock_abi=abi,
+        landlock_may_miss="landlock" in tolerated(grant),
         write_exec_memory=grant.jit,
         setgroups=os.geteuid() == 0,
         seccomp=filters[0],
@@ -94,7 +88,7 @@ def build(
         program_exec=plan.executables,
         python_path=plan.python_path,
     )
-    return Built(spec, digest, tuple(degraded))
+    return Built(spec, digest)
 
 
 def _check_floors(limits: Limits) -> None:

@@ -219,16 +219,17 @@ def _init(  # noqa: PLR0917 - the one place where the whole of steps 6 to 9 can 
         capabilities.drop_bounding_set()
         at("no-new-privs", "prctl")
         capabilities.no_new_privs()
-        if spec.landlock_abi:
-            at("landlock", "restrict")
-            landlock.restrict(spec.landlock_abi, _landlock_rules(spec, has_proc=has_proc))
+        at("landlock", "restrict")
+        abi = _landlock_abi(spec)
+        if abi:
+            landlock.restrict(abi, _landlock_rules(spec, has_proc=has_proc))
         at("capabilities", "capset")
         capabilities.drop_all()
         mdwe = not spec.write_exec_memory and capabilities.refuse_exec_gain()
         at("pid-namespace", "fork plugin")
         plugin = os.fork()
         if plugin == 0:
-            _plugin(sock, spec, results, {"proc": has_proc, "mdwe": mdwe})
+            _plugin(sock, spec, results, {"proc": has_proc, "mdwe": mdwe, "landlock_abi": abi})
         _reap(sock, plugin, spec, results)
     except OSError as error:
         fail(sock, error.errno or 0, str(error))
@@ -244,6 +245,16 @@ def _still_wanted(alive: int) -> None:
     if poll.poll(0):
         os._exit(_BOOT_FAILED)
     os.close(alive)
+
+
+def _landlock_abi(spec: SandboxSpec) -> int:
+    """The kernel's ABI; 0 where it has none and the policy allows that. Raises OSError."""
+    try:
+        return linux.landlock_abi()
+    except OSError:
+        if not spec.landlock_may_miss:
+            raise
+    return 0
 
 
 def _landlock_rules(spec: SandboxSpec, *, has_proc: bool) -> list[tuple[str, int]]:

@@ -12,23 +12,21 @@ import os
 import resource
 import select
 import signal
-import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-import plugsec
-import plugsec_plugins
 from plugsec.errors import HostUnsupported
 from plugsec.sandbox import control
+from plugsec.sandbox import spawn as spawning
 from plugsec.sandbox import spec as spec_module
 from plugsec.sandbox.identity import Identity
-from plugsec.sandbox.spec import CONTROL_FD, JAIL_UID, RPC_FD, SandboxSpec
+from plugsec.sandbox.spec import JAIL_UID, SandboxSpec
 
-BOOT_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
+SUPPORTED_MACHINES = ("x86_64", "aarch64")
 ENTER_TIMEOUT_S = 60.0  # an emulated or overloaded host still enters; a wedged one is given up
 _REAP_TIMEOUT_S = 10.0
 _DESCRIPTORS = ("stdin", "stdout", "stderr", "rpc", "init_pidfd", "pidfd", "listener", "tmp", "output")
-_FD_FLOOR = 20  # above every target, so that no dup2 overwrites a source still to come
 
 
 class EnterFailed(Exception):
@@ -42,14 +40,11 @@ class EnterFailed(Exception):
 class Boot:
     """A spawned interpreter that waits for a spec. Every descriptor is ours until closed."""
 
-    def __init__(self, pid: int, pidfd: int, sock: _socket.socket, streams: dict[str, int]) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-        self.sock = sock
-        self.stdin = streams["stdin"]
-        self.stdout = streams["stdout"]
-        self.stderr = streams["stderr"]
-        self.rpc = streams["rpc"]
+    def __init__(self, spawned: spawning.Spawned) -> None:
+        self.pid = spawned.pid
+        self.pidfd = spawned.pidfd
+        self.sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, spawned.control)
+        self.stdin, self.stdout, self.stderr, self.rpc = spawned.streams
         self.init_pidfd = -1
         self.listener = -1
         self.output = -1
@@ -166,47 +161,22 @@ class Boot:
 
 
 def spawn() -> Boot:
-    """Start boot in its own process group; it waits for `enter` and does nothing without it."""
-    if os.uname().machine not in ("x86_64", "aarch64"):
+    """Start boot; it waits for `enter` and does nothing without it. Raises HostUnsupported."""
+    return adopt(spawning.spawn)
+
+
+def adopt(start: Callable[[], spawning.Spawned]) -> Boot:
+    """Make a Boot of a process that `start` gives; its failure becomes a refusal here."""
+    if os.uname().machine not in SUPPORTED_MACHINES:
         raise HostUnsupported(f"the jail has no system-call table for {os.uname().machine}")
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    rpc, rpc_child = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    stdin_read, stdin_write = os.pipe()
-    stdout_read, stdout_write = os.pipe()
-    stderr_read, stderr_write = os.pipe()
-    child = [stdin_read, stdout_write, stderr_write, rpc_child.detach(), theirs.detach()]
-    raised = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FD_FLOOR) for fd in child]
-    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(raised)]
-    assert (RPC_FD, CONTROL_FD) == (3, 4)  # noqa: S101 - the order of `child`
-    interpreter = os.path.realpath(sys.executable)
-    argv = [interpreter, "-I", "-S", "-B", BOOT_SCRIPT, *package_roots()]
     try:
-        pid = os.posix_spawn(interpreter, argv, {}, file_actions=actions, setpgroup=0)
+        return Boot(start())
     except OSError as error:
-        for fd in (stdin_write, stdout_read, stderr_read):
-            os.close(fd)
         raise HostUnsupported(
-            f"boot could not be started: {interpreter}: {error.strerror}",
-            "is the limit of processes of this session reached (ulimit -u)?",
+            f"boot could not be started: {error.strerror}",
+            "are the limits of this session reached (ulimit -u, ulimit -n)?",
             id="PLG-HOST-004",
         ) from error
-    finally:
-        for fd in (*child, *raised):
-            os.close(fd)
-    streams = {"stdin": stdin_write, "stdout": stdout_read, "stderr": stderr_read, "rpc": rpc.detach()}
-    for fd in streams.values():
-        os.set_blocking(fd, False)
-    return Boot(pid, os.pidfd_open(pid), ours, streams)
-
-
-def package_roots() -> list[str]:
-    """The directories from which boot imports the supervisor's sandbox and the guest SDK."""
-    roots: list[str] = []
-    for module in (plugsec, plugsec_plugins):
-        root = os.path.dirname(os.path.dirname(os.path.abspath(str(module.__file__))))
-        if root not in roots:
-            roots.append(root)
-    return roots
 
 
 def write_id_maps(pid: int, identity: Identity) -> None:

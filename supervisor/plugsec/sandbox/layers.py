@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from plugsec.errors import HostUnsupported
-from plugsec.sandbox import cgroups, launch, linux
+from plugsec.sandbox import cgroups, launch
 from plugsec.sandbox.identity import IdentityUnavailable, choose
 
 USER_NAMESPACE_ADVICE = (
@@ -32,7 +32,7 @@ LAYERS = (
     LayerInfo("mount-namespace", "seeing or writing the host's files", USER_NAMESPACE_ADVICE),
     LayerInfo("pid-namespace", "seeing or signalling other processes; survivors", USER_NAMESPACE_ADVICE),
     LayerInfo("network-namespace", "any network, loopback of the host included", USER_NAMESPACE_ADVICE),
-    LayerInfo("ipc-namespace", "System V objects and message queues shared between runs", USER_NAMESPACE_ADVICE),
+    LayerInfo("ipc-namespace", "System V objects and queues between runs", USER_NAMESPACE_ADVICE),
     LayerInfo("uts-namespace", "learning or changing the host's name", USER_NAMESPACE_ADVICE),
     LayerInfo("cgroup-namespace", "seeing the host's cgroup tree", USER_NAMESPACE_ADVICE),
     LayerInfo("landlock", "file access beyond the grant, even through a mount mistake",
@@ -96,14 +96,6 @@ def _probe_cgroup() -> Probe:
     finally:
         cgroup.remove()
     return Probe("cgroup", True, f"version {cgroup.version}")
-
-
-def landlock_abi() -> int:
-    """The kernel's Landlock ABI, 0 where there is none."""
-    try:
-        return linux.landlock_abi()
-    except OSError:
-        return 0
 
 
 def require(missing: str, detail: str, tolerated: Iterable[str]) -> None:

@@ -46,7 +46,7 @@ class SandboxSpec(NamedTuple):
     tmp_bytes: int
     tmp_inodes: int
     rlimits: tuple[tuple[int, int, int], ...]  # (resource, soft, hard)
-    landlock_abi: int  # 0: the layer is not applied (allowed to be missing)
+    landlock_may_miss: bool  # the policy allows a kernel without Landlock
     write_exec_memory: bool  # the `jit` permission
     setgroups: bool  # root's run: drop supplementary groups inside
     seccomp: bytes  # with USER_NOTIF as the default action

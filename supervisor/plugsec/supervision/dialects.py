@@ -62,10 +62,10 @@ class Rpc:
     @staticmethod
     def request(
         method: str,
-        params: Any,
+        params: Any,  # noqa: ANN401 - any JSON
         deadline_ms: int,
         readable: tuple[str, ...],
-        writable: tuple[str, ...],  # noqa: ANN401
+        writable: tuple[str, ...],
     ) -> bytes:
         """The greeting and the call, sent together."""
         hello = {
