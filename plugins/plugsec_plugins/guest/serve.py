@@ -102,7 +102,7 @@ def _call(channel: _Channel, module: str, params: "dict[str, Any]") -> "dict[str
     return {"result": result}
 
 
-def _invoke(function: "Any", value: "Any", context: sdk.Context) -> "Any":
+def _invoke(function: "Any", value: "Any", context: sdk.Context) -> "Any":  # noqa: ANN401 - any JSON
     """Call with the input object's members as keywords; any other input is the one argument."""
     code = getattr(function, "__code__", None)
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if code else ()

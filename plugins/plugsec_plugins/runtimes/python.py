@@ -19,7 +19,11 @@ class PythonAdapter:
     """Plans the launch of a Python plugin in the boot interpreter."""
 
     def prepare(
-        self, manifest: Manifest, method: str, programs: tuple[str, ...], read_payload: ReadPayload
+        self,
+        manifest: Manifest,
+        method: str,  # noqa: ARG002 - the interface: the method travels in the call
+        programs: tuple[str, ...],  # noqa: ARG002 - the interface: nothing is executed in this kind
+        read_payload: ReadPayload,  # noqa: ARG002 - the interface: boot unpacks all of it
     ) -> LaunchPlan:
         """Plan the launch; the manifest's parser has seen that the entry module is there."""
         module = manifest.runtime.entry
