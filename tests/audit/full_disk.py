@@ -85,7 +85,7 @@ def read_only(mount):
     where = os.path.join(mount, "log")
     with AuditLog.open(where) as log:
         log.append("run.start")
-    os.system(f"mount -o remount,ro {mount}")
+    os.system(f"mount -o remount,bind,ro {mount}")
     try:
         AuditLog.open(where)
     except LogUnwritable as refused:
