@@ -128,8 +128,16 @@ class Table:
     def _present(self, key: str, *, required: bool) -> Any:  # noqa: ANN401
         value = self.take(key)
         if value is None and required:
-            self.fail(key, f"{_name(self.path)} lacks {key}", f"add {key} = …")
+            self.fail(key, f"{_name(self.path)} lacks {key}", self._misspelt(key) or f"add {key} = …")
         return value
+
+    def _misspelt(self, key: str) -> str:
+        """Point at a field that nobody knows and that may have been meant."""
+        guess = f"did you mean {key}?"
+        found = [
+            name for name in self._mapping if name not in self._known and did_you_mean(name, [key]) == guess
+        ]
+        return f"for {found[0]}, {guess}" if found else ""
 
 
 def _name(path: Path) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
+
 from plugsec_policies.decision import HostSupport, Narrowing, Request
 from plugsec_policies.isolation import FLOOR, LAYERS
 from plugsec_policies.limits import Limits
@@ -11,7 +12,8 @@ from plugsec_policies.permissions import PERMISSION_NAMES, Permission, parse_per
 from plugsec_policies.policy import Policy, builtin_plain, parse_policy_toml
 
 EVERYTHING = HostSupport(
-    frozenset({*PERMISSION_NAMES, "$STATE", "$CONFIG", "$BUNDLE", "rox", "rwx"}), frozenset())
+    frozenset({*PERMISSION_NAMES, "$STATE", "$CONFIG", "$BUNDLE", "rox", "rwx"}), frozenset()
+)
 HEAD = 'schema = "plugsec.policy/1"\n'
 
 
@@ -25,8 +27,12 @@ def asks(name: str, *, optional: bool = False, **value: Any) -> Permission:
     return parse_permission({"name": name, "reason": "needed", "optional": optional, **value})
 
 
-def request(*permissions: Permission, signers: Sequence[str] = (), limits: Mapping[str, int] | None = None,
-            name: str = "acme/wordfreq") -> Request:
+def request(
+    *permissions: Permission,
+    signers: Sequence[str] = (),
+    limits: Mapping[str, int] | None = None,
+    name: str = "acme/wordfreq",
+) -> Request:
     return Request("sha256:" + "0" * 64, name, "1.0.0", tuple(signers), permissions, limits or {}, "python")
 
 
@@ -34,7 +40,17 @@ def request(*permissions: Permission, signers: Sequence[str] = (), limits: Mappi
 
 _PARTS = st.lists(st.sampled_from(["a", "b", "ab"]), max_size=3)
 _ROOTS = ["$INPUT", "$OUTPUT", "$STATE", "/srv", "/opt/a"]
-_HOSTS = ["any", "a.com", "b.a.com", "c.b.a.com", "*.a.com", "*.b.a.com", "com.a.com", "10.0.0.1", "[2001:db8::1]"]
+_HOSTS = [
+    "any",
+    "a.com",
+    "b.a.com",
+    "c.b.a.com",
+    "*.a.com",
+    "*.b.a.com",
+    "com.a.com",
+    "10.0.0.1",
+    "[2001:db8::1]",
+]
 
 
 def _path(roots: Sequence[str]) -> st.SearchStrategy[str]:
@@ -43,7 +59,9 @@ def _path(roots: Sequence[str]) -> st.SearchStrategy[str]:
 
 def _paths(word: str) -> st.SearchStrategy[Any]:
     path = _path([root for root in _ROOTS if word == "ro" or root != "$INPUT"])
-    entry = path | st.builds(lambda text, x: {"path": text, "access": word + x}, path, st.sampled_from(["", "x"]))
+    entry = path | st.builds(
+        lambda text, x: {"path": text, "access": word + x}, path, st.sampled_from(["", "x"])
+    )
     return st.lists(entry, min_size=1, max_size=4)
 
 
@@ -52,9 +70,14 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "fs.read": _paths("ro"),
     "fs.write": _paths("rw"),
     "net": st.lists(
-        st.builds("{}:{}".format, st.sampled_from(_HOSTS), st.sampled_from(["*", "443", "80"])), min_size=1, max_size=4),
+        st.builds("{}:{}".format, st.sampled_from(_HOSTS), st.sampled_from(["*", "443", "80"])),
+        min_size=1,
+        max_size=4,
+    ),
     "env": st.lists(st.sampled_from(["LANG", "TZ", "LC_ALL"]), min_size=1, max_size=3),
-    "exec": st.lists(st.sampled_from(["/usr/bin/dash", "/usr/bin/env", "$BUNDLE/bin/a"]), min_size=1, max_size=3),
+    "exec": st.lists(
+        st.sampled_from(["/usr/bin/dash", "/usr/bin/env", "$BUNDLE/bin/a"]), min_size=1, max_size=3
+    ),
     "process": st.integers(1, 6),
     "host": _NAMES,
     "events": st.dictionaries(st.sampled_from(["publish", "subscribe"]), _NAMES, min_size=1),
@@ -63,8 +86,15 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "jit": st.just(True),
 }
 _FIELDS = {
-    "fs.read": "paths", "fs.write": "paths", "net": "hosts", "env": "names", "exec": "programs", "process": "max",
-    "host": "functions", "secrets": "names", "device": "devices",
+    "fs.read": "paths",
+    "fs.write": "paths",
+    "net": "hosts",
+    "env": "names",
+    "exec": "programs",
+    "process": "max",
+    "host": "functions",
+    "secrets": "names",
+    "device": "devices",
 }
 
 
@@ -95,7 +125,9 @@ def permissions(draw: st.DrawFn) -> Permission:
 # Policies and requests ---------------------------------------------------------------------------------------
 
 _LIMITS = st.fixed_dictionaries({field: st.integers(1, 9) for field in Limits._fields})
-_PLUGINS = st.lists(st.sampled_from(["*", "acme/*", "acme/word*", "other/x", "acme/wordfreq"]), min_size=1, max_size=2)
+_PLUGINS = st.lists(
+    st.sampled_from(["*", "acme/*", "acme/word*", "other/x", "acme/wordfreq"]), min_size=1, max_size=2
+)
 _KEYS = ["release", "review"]
 
 
@@ -127,8 +159,10 @@ def isolations(draw: st.DrawFn) -> dict[str, list[str]]:
     levels = {layer: draw(st.integers(0, 3)) for layer in LAYERS}
     for layer in FLOOR:
         levels[layer] = 3
-    return {"required": sorted(layer for layer, level in levels.items() if level >= 2),
-            "allow_degraded": sorted(layer for layer, level in levels.items() if level in (1, 2))}
+    return {
+        "required": sorted(layer for layer, level in levels.items() if level >= 2),
+        "allow_degraded": sorted(layer for layer, level in levels.items() if level in (1, 2)),
+    }
 
 
 @st.composite
@@ -152,19 +186,32 @@ def generous_policies(draw: st.DrawFn) -> Policy:
         **builtin_plain("strict"),
         "where": "generous.toml",
         "limits": drawn.limits._asdict(),
-        "isolation": {"required": sorted(drawn.isolation.required),
-                      "allow_degraded": sorted(drawn.isolation.allow_degraded)},
-        "grants": [{
-            "id": "much", "where": "generous.toml:1", "plugins": ["*"], "signed_by": [], "expires": None,
-            "permissions": {
-                "fs.read": [{"path": root, "access": "rox"} for root in _ROOTS],
-                "fs.write": [{"path": root, "access": "rwx"} for root in _ROOTS if root != "$INPUT"],
-                "net": ["any:*"], "env": ["LANG", "TZ", "LC_ALL"], "process": 6, "jit": True,
-                "exec": ["/usr/bin/dash", "/usr/bin/env", "$BUNDLE/bin/a"],
-                "host": ["a", "b", "a.b", "c"], "secrets": ["a", "b", "a.b", "c"], "device": ["a", "b", "a.b", "c"],
-                "events": {"publish": ["a", "b", "a.b", "c"], "subscribe": ["a", "b", "a.b", "c"]},
-            },
-        }],
+        "isolation": {
+            "required": sorted(drawn.isolation.required),
+            "allow_degraded": sorted(drawn.isolation.allow_degraded),
+        },
+        "grants": [
+            {
+                "id": "much",
+                "where": "generous.toml:1",
+                "plugins": ["*"],
+                "signed_by": [],
+                "expires": None,
+                "permissions": {
+                    "fs.read": [{"path": root, "access": "rox"} for root in _ROOTS],
+                    "fs.write": [{"path": root, "access": "rwx"} for root in _ROOTS if root != "$INPUT"],
+                    "net": ["any:*"],
+                    "env": ["LANG", "TZ", "LC_ALL"],
+                    "process": 6,
+                    "jit": True,
+                    "exec": ["/usr/bin/dash", "/usr/bin/env", "$BUNDLE/bin/a"],
+                    "host": ["a", "b", "a.b", "c"],
+                    "secrets": ["a", "b", "a.b", "c"],
+                    "device": ["a", "b", "a.b", "c"],
+                    "events": {"publish": ["a", "b", "a.b", "c"], "subscribe": ["a", "b", "a.b", "c"]},
+                },
+            }
+        ],
     }
     plain["denies"] = draw(st.lists(_rules(deny=True), max_size=1))
     return Policy.from_plain(plain)
@@ -177,8 +224,11 @@ def any_policies() -> st.SearchStrategy[Policy]:
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     limits = draw(st.dictionaries(st.sampled_from(Limits._fields), st.integers(1, 12)))
-    return request(*draw(st.lists(permissions(), max_size=4)), limits=limits,
-                   signers=draw(st.lists(st.sampled_from(_KEYS), unique=True)))
+    return request(
+        *draw(st.lists(permissions(), max_size=4)),
+        limits=limits,
+        signers=draw(st.lists(st.sampled_from(_KEYS), unique=True)),
+    )
 
 
 @st.composite

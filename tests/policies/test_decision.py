@@ -2,6 +2,7 @@
 
 import policies_kit as kit
 import pytest
+
 from plugsec_policies.decision import HostSupport, Narrowing, combined_digest, decide, grant_to_plain
 from plugsec_policies.errors import DegradationRefused, PermissionRefused, PermissionUnsupported
 from plugsec_policies.policy import builtin
@@ -25,10 +26,18 @@ def refused(request, *policies, **more):
 
 
 def test_strict_grants_input_and_output():
-    grant = decided(kit.request(kit.asks("fs.read", paths=["$INPUT"]), kit.asks("fs.write", paths=["$OUTPUT/report"])))
+    grant = decided(
+        kit.request(kit.asks("fs.read", paths=["$INPUT"]), kit.asks("fs.write", paths=["$OUTPUT/report"]))
+    )
     assert grant.fs_read == ("$INPUT",)
     assert grant.fs_write == ("$OUTPUT/report",)
-    assert (grant.env, grant.exec, grant.processes_allowed, grant.jit, grant.narrowed) == ((), (), 0, False, ())
+    assert (grant.env, grant.exec, grant.processes_allowed, grant.jit, grant.narrowed) == (
+        (),
+        (),
+        0,
+        False,
+        (),
+    )
     assert grant.policy_digest == STRICT.digest
 
 
@@ -49,10 +58,17 @@ def test_each_supported_permission_is_granted_by_a_rule_that_says_so():
         process = 8
         jit = true
     """)
-    grant = decided(kit.request(
-        kit.asks("fs.read", paths=["/srv/a", "/srv/b"]), kit.asks("fs.write", paths=["/srv/out"]),
-        kit.asks("env", names=["TZ"]), kit.asks("exec", programs=["/usr/bin/dash"]), kit.asks("process", max=4),
-        kit.asks("jit")), policy)
+    grant = decided(
+        kit.request(
+            kit.asks("fs.read", paths=["/srv/a", "/srv/b"]),
+            kit.asks("fs.write", paths=["/srv/out"]),
+            kit.asks("env", names=["TZ"]),
+            kit.asks("exec", programs=["/usr/bin/dash"]),
+            kit.asks("process", max=4),
+            kit.asks("jit"),
+        ),
+        policy,
+    )
     assert grant.fs_read == ("/srv/a", "/srv/b")
     assert grant.env == ("TZ",)
     assert grant.exec == ("/usr/bin/dash",)
@@ -62,9 +78,15 @@ def test_each_supported_permission_is_granted_by_a_rule_that_says_so():
 
 def test_two_entries_of_one_permission_add_up():
     policy = kit.policy('[[grant]]\nid = "a"\nplugins = ["*"]\nprocess = 9\nfs.read = ["$INPUT", "/srv"]')
-    grant = decided(kit.request(
-        kit.asks("fs.read", paths=["$INPUT"]), kit.asks("fs.read", paths=["/srv/a", "/etc"], optional=True),
-        kit.asks("process", max=2), kit.asks("process", max=5)), policy)
+    grant = decided(
+        kit.request(
+            kit.asks("fs.read", paths=["$INPUT"]),
+            kit.asks("fs.read", paths=["/srv/a", "/etc"], optional=True),
+            kit.asks("process", max=2),
+            kit.asks("process", max=5),
+        ),
+        policy,
+    )
     assert grant.fs_read == ("$INPUT", "/srv/a")
     assert grant.processes_allowed == 5
     assert len(grant.narrowed) == 1
@@ -85,17 +107,26 @@ def test_an_access_word_needs_a_host_that_can_enforce_it():
 
 def test_a_refusal_says_who_asks_what_and_which_policy_does_not_grant_it():
     error = refused(kit.request(kit.asks("fs.read", paths=["/etc/passwd"])))
-    assert error.message == ("acme/wordfreq 1.0.0 asks for what is not granted: fs.read /etc/passwd: "
-                             "no rule of builtin:strict grants it")
-    assert error.hint == ('write a policy file with extends = ["builtin:strict"] and a [[grant]] with '
-                          'plugins = ["acme/wordfreq"] and "fs.read" = ["/etc/passwd"]')
+    assert error.message == (
+        "acme/wordfreq 1.0.0 asks for what is not granted: fs.read /etc/passwd: "
+        "no rule of builtin:strict grants it"
+    )
+    assert error.hint == (
+        'write a policy file with extends = ["builtin:strict"] and a [[grant]] with '
+        'plugins = ["acme/wordfreq"] and "fs.read" = ["/etc/passwd"]'
+    )
 
 
 def test_the_line_to_write_makes_it_pass():
-    asks = kit.request(kit.asks("exec", programs=["/usr/bin/dash"]), kit.asks("process", max=3), kit.asks("jit"))
+    asks = kit.request(
+        kit.asks("exec", programs=["/usr/bin/dash"]), kit.asks("process", max=3), kit.asks("jit")
+    )
     policy = kit.policy('extends = ["builtin:strict"]', where="own.toml")
     error = refused(asks, policy)
-    assert error.hint == 'add to own.toml a [[grant]] with plugins = ["acme/wordfreq"] and exec = ["/usr/bin/dash"]'
+    assert (
+        error.hint
+        == 'add to own.toml a [[grant]] with plugins = ["acme/wordfreq"] and exec = ["/usr/bin/dash"]'
+    )
     lines = "\n".join(line.partition(" and ")[2] for line in error.lines)
     decided(asks, kit.policy(f'[[grant]]\nid = "new"\nplugins = ["acme/wordfreq"]\n{lines}'))
 
@@ -106,13 +137,21 @@ def test_all_refused_permissions_are_told_at_once():
     assert error.message.endswith("; and 2 more")
 
 
-@pytest.mark.parametrize(("rule", "words"), [
-    ('plugins = ["other/*"]\nexec = ["/usr/bin/dash"]',
-     "the rule near at near.toml:3 would grant it, but is for other/*"),
-    ('plugins = ["*"]\nsigned_by = ["review"]\nexec = ["/usr/bin/dash"]', "but wants a signature by review"),
-    ('plugins = ["*"]\nexpires = 2020-01-01\nexec = ["/usr/bin/dash"]', "but has expired"),
-    ('plugins = ["*"]\nexec = ["/usr/bin/env"]', "no rule of near.toml grants it"),
-])
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (
+            'plugins = ["other/*"]\nexec = ["/usr/bin/dash"]',
+            "the rule near at near.toml:3 would grant it, but is for other/*",
+        ),
+        (
+            'plugins = ["*"]\nsigned_by = ["review"]\nexec = ["/usr/bin/dash"]',
+            "but wants a signature by review",
+        ),
+        ('plugins = ["*"]\nexpires = 2020-01-01\nexec = ["/usr/bin/dash"]', "but has expired"),
+        ('plugins = ["*"]\nexec = ["/usr/bin/env"]', "no rule of near.toml grants it"),
+    ],
+)
 def test_the_nearest_miss_is_named(rule, words):
     policy = kit.policy(f'\n[[grant]]\nid = "near"\n{rule}', where="near.toml")
     assert words in refused(kit.request(kit.asks("exec", programs=["/usr/bin/dash"])), policy).message
@@ -123,11 +162,20 @@ def test_a_number_that_is_too_high_is_refused_with_what_is_granted():
     assert "grants only process 4" in refused(kit.request(kit.asks("process", max=8)), policy).message
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("net", {"hosts": ["api.acme.com:443"]}), ("host", {"functions": ["kv.get"]}), ("events", {"publish": ["a"]}),
-    ("secrets", {"names": ["a"]}), ("device", {"devices": ["gpu"]}), ("fs.read", {"paths": ["$CONFIG"]}),
-    ("fs.write", {"paths": ["$STATE/cache"]}), ("exec", {"programs": ["$BUNDLE/bin/a"]}),
-    ("fs.read", {"paths": [{"path": "/opt", "access": "rox"}]})])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("net", {"hosts": ["api.acme.com:443"]}),
+        ("host", {"functions": ["kv.get"]}),
+        ("events", {"publish": ["a"]}),
+        ("secrets", {"names": ["a"]}),
+        ("device", {"devices": ["gpu"]}),
+        ("fs.read", {"paths": ["$CONFIG"]}),
+        ("fs.write", {"paths": ["$STATE/cache"]}),
+        ("exec", {"programs": ["$BUNDLE/bin/a"]}),
+        ("fs.read", {"paths": [{"path": "/opt", "access": "rox"}]}),
+    ],
+)
 def test_what_cannot_be_enforced_yet_is_refused_unless_optional(name, value):
     error = refused(kit.request(kit.asks(name, **value)))
     assert error.id == PermissionUnsupported.id
@@ -167,12 +215,18 @@ DENIED = """
 """
 
 
-@pytest.mark.parametrize(("denial", "asked", "value"), [
-    ('fs.read = ["/srv/secret"]', "fs.read", {"paths": ["/srv/secret/key"]}),
-    ('fs.read = ["/srv/secret"]', "fs.read", {"paths": ["/srv/secret"]}),
-    ('fs.read = ["/srv/secret"]', "fs.read", {"paths": ["/srv"]}),
-    ('fs.read = ["/"]', "fs.read", {"paths": ["/srv/a"]}),
-    ('env = ["TZ"]', "env", {"names": ["TZ"]}), ("process = true", "process", {"max": 1}), ("jit = true", "jit", {})])
+@pytest.mark.parametrize(
+    ("denial", "asked", "value"),
+    [
+        ('fs.read = ["/srv/secret"]', "fs.read", {"paths": ["/srv/secret/key"]}),
+        ('fs.read = ["/srv/secret"]', "fs.read", {"paths": ["/srv/secret"]}),
+        ('fs.read = ["/srv/secret"]', "fs.read", {"paths": ["/srv"]}),
+        ('fs.read = ["/"]', "fs.read", {"paths": ["/srv/a"]}),
+        ('env = ["TZ"]', "env", {"names": ["TZ"]}),
+        ("process = true", "process", {"max": 1}),
+        ("jit = true", "jit", {}),
+    ],
+)
 def test_a_denial_beats_every_grant(denial, asked, value):
     policy = kit.policy(DENIED + denial, where="own.toml")
     error = refused(kit.request(kit.asks(asked, **value)), policy)
@@ -182,7 +236,9 @@ def test_a_denial_beats_every_grant(denial, asked, value):
 
 def test_a_denial_leaves_alone_what_it_does_not_touch():
     policy = kit.policy(DENIED + 'fs.read = ["/srv/secret"]')
-    assert decided(kit.request(kit.asks("fs.read", paths=["/srv/public"])), policy).fs_read == ("/srv/public",)
+    assert decided(kit.request(kit.asks("fs.read", paths=["/srv/public"])), policy).fs_read == (
+        "/srv/public",
+    )
 
 
 def test_a_denial_in_one_policy_holds_against_a_grant_in_another():
@@ -220,7 +276,7 @@ def test_several_policies_grant_only_what_each_of_them_grants():
 
 
 def test_limits_are_the_minimum_of_all_and_say_who_set_them():
-    policy = kit.policy("[limits]\nwall_ms = 2000\nmemory = \"64M\"", where="own.toml")
+    policy = kit.policy('[limits]\nwall_ms = 2000\nmemory = "64M"', where="own.toml")
     asks = kit.request(limits={"wall_ms": 9000, "memory_bytes": 2**20})
     grant = decided(asks, policy, STRICT, narrowing=Narrowing({"cpu_ms": 10}, frozenset()))
     assert (grant.limits.wall_ms, grant.limits.memory_bytes, grant.limits.cpu_ms) == (2000, 2**20, 10)
@@ -235,7 +291,9 @@ def test_a_limit_on_the_command_line_cannot_raise_anything():
 
 
 def test_a_layer_that_the_policy_lists_may_be_given_up():
-    policy = kit.policy('[isolation]\nrequired = ["cgroup", "landlock"]\nallow_degraded = ["cgroup", "denial-report"]')
+    policy = kit.policy(
+        '[isolation]\nrequired = ["cgroup", "landlock"]\nallow_degraded = ["cgroup", "denial-report"]'
+    )
     assert "cgroup" in decided(kit.request(), policy).isolation.required
     grant = decided(kit.request(), policy, narrowing=Narrowing({}, frozenset({"cgroup"})))
     assert "cgroup" not in grant.isolation.required
@@ -258,7 +316,9 @@ def test_a_policy_that_does_not_list_a_layer_forbids_what_another_allows():
 
 
 def test_the_trace_names_the_rule_that_decided_each_permission():
-    grant = decided(kit.request(kit.asks("fs.read", paths=["$INPUT"]), kit.asks("env", names=["TZ"], optional=True)))
+    grant = decided(
+        kit.request(kit.asks("fs.read", paths=["$INPUT"]), kit.asks("env", names=["TZ"], optional=True))
+    )
     assert "fs.read $INPUT: granted by the rule input-and-output at builtin:strict:23" in grant.trace
     assert "env TZ: not granted, no rule of builtin:strict grants it" in grant.trace
 

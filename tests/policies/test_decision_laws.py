@@ -3,6 +3,7 @@
 import policies_kit as kit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from plugsec_policies.decision import Grant, Narrowing, decide
 from plugsec_policies.errors import PolicyError
 from plugsec_policies.permissions import PERMISSION_NAMES, PermissionSet, parse_value, uncovered, union

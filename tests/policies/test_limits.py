@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from plugsec_policies.errors import LimitArgumentInvalid, LimitInvalid, PolicyError
 from plugsec_policies.limits import (
     LIMIT_WORDS,
@@ -21,19 +22,61 @@ _ALL = st.builds(Limits, *[st.integers(1, 20)] * len(Limits._fields))
 _SOME = st.dictionaries(st.sampled_from(Limits._fields), st.integers(1, 20))
 
 
-@pytest.mark.parametrize(("text", "number"), [
-    ("1", 1), ("1K", 1024), ("128M", 134217728), ("2G", 2147483648), ("1T", 1099511627776)])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1", 1), ("1K", 1024), ("128M", 134217728), ("2G", 2147483648), ("1T", 1099511627776)],
+)
 def test_a_size_is_read_in_powers_of_1024(text, number):
     assert parse_limits({"memory": text}) == {"memory_bytes": number}
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    *[(name, value) for name in LIMIT_WORDS
-      for value in (0, -1, 2**63, 2**64, math.nan, math.inf, 1.5, True, None, [], {}, "", "-1", "1.5", "nan")],
-    ("memory", "128MB"), ("memory", "128m"), ("memory", "128 M"), ("memory", "M"), ("memory", "0"), ("memory", "0M"),
-    ("memory", "9007199254740992"), ("memory", "99999999T"), ("memory", "1" * 5000), ("memory", "１"),
-    ("wall_ms", "5000"), ("wall_ms", 2**31), ("processes", "4"), ("processes", 4_194_305), ("open_files", 2**21),
-    ("memry", 1), ("", 1), (None, 1), (("memory",), 1), ("MEMORY", 1)], ids=lambda each: str(each)[:20])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[
+            (name, value)
+            for name in LIMIT_WORDS
+            for value in (
+                0,
+                -1,
+                2**63,
+                2**64,
+                math.nan,
+                math.inf,
+                1.5,
+                True,
+                None,
+                [],
+                {},
+                "",
+                "-1",
+                "1.5",
+                "nan",
+            )
+        ],
+        ("memory", "128MB"),
+        ("memory", "128m"),
+        ("memory", "128 M"),
+        ("memory", "M"),
+        ("memory", "0"),
+        ("memory", "0M"),
+        ("memory", "9007199254740992"),
+        ("memory", "99999999T"),
+        ("memory", "1" * 5000),
+        ("memory", "１"),
+        ("wall_ms", "5000"),
+        ("wall_ms", 2**31),
+        ("processes", "4"),
+        ("processes", 4_194_305),
+        ("open_files", 2**21),
+        ("memry", 1),
+        ("", 1),
+        (None, 1),
+        (("memory",), 1),
+        ("MEMORY", 1),
+    ],
+    ids=lambda each: str(each)[:20],
+)
 def test_a_bad_limit_is_refused(name, value):
     with pytest.raises(LimitInvalid) as refused:
         parse_limit(name, value)
@@ -50,15 +93,34 @@ def test_a_missing_limit_is_named_when_all_are_wanted():
         parse_limits({"wall_ms": 1}, partial=False)
 
 
-@pytest.mark.parametrize(("text", "limit"), [
-    ("wall_ms=5000", ("wall_ms", 5000)), ("memory=128M", ("memory_bytes", 134217728)),
-    ("memory=4096", ("memory_bytes", 4096))])
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("wall_ms=5000", ("wall_ms", 5000)),
+        ("memory=128M", ("memory_bytes", 134217728)),
+        ("memory=4096", ("memory_bytes", 4096)),
+    ],
+)
 def test_the_command_line_gives_a_limit_as_name_and_value(text, limit):
     assert parse_limit_argument(text) == limit
 
 
-@pytest.mark.parametrize("text", ["", "wall_ms", "wall_ms=", "wall_ms=fast", "wall=5", "=5", "wall_ms=-5", "wall_ms=5=6",
-                                  "memory=1e9", "wall_ms=٥", "wall_ms=" + "9" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "wall_ms",
+        "wall_ms=",
+        "wall_ms=fast",
+        "wall=5",
+        "=5",
+        "wall_ms=-5",
+        "wall_ms=5=6",
+        "memory=1e9",
+        "wall_ms=٥",
+        "wall_ms=" + "9" * 5000,
+    ],
+)
 def test_a_bad_limit_on_the_command_line_is_a_usage_error(text):
     with pytest.raises(LimitArgumentInvalid) as refused:
         parse_limit_argument(text)
@@ -90,8 +152,12 @@ def test_a_limit_written_as_a_line_reads_back(field, number):
     assert word_of(field) in LIMIT_WORDS
 
 
-@given(st.dictionaries(st.sampled_from([*LIMIT_WORDS, "x"]) | st.text(max_size=5),
-                       st.integers() | st.floats() | st.text() | st.none() | st.booleans()))
+@given(
+    st.dictionaries(
+        st.sampled_from([*LIMIT_WORDS, "x"]) | st.text(max_size=5),
+        st.integers() | st.floats() | st.text() | st.none() | st.booleans(),
+    )
+)
 def test_whatever_is_written_is_read_or_refused(mapping):
     try:
         assert all(number > 0 for number in parse_limits(mapping).values())

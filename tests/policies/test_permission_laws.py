@@ -6,6 +6,7 @@ import policies_kit as kit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from plugsec_policies.permissions import (
     PERMISSION_NAMES,
     Atom,
@@ -79,7 +80,9 @@ def test_what_is_left_of_a_denial_has_nothing_in_common_with_it(pair):
     left = without_overlap(asked, denied)
     assert set(left.atoms) <= set(asked.atoms)
     assert intersect(left, denied).atoms == ()
-    assert all(intersect(PermissionSet(asked.name, (a,)), denied).atoms for a in set(asked.atoms) - set(left.atoms))
+    assert all(
+        intersect(PermissionSet(asked.name, (a,)), denied).atoms for a in set(asked.atoms) - set(left.atoms)
+    )
 
 
 @given(kit.pairs_of_one_kind(count=1))
@@ -109,19 +112,28 @@ def test_values_of_different_permissions_do_not_intersect():
 
 _DEPTH = 3
 _PATHS = [
-    tuple(["$OUTPUT", *parts]) for depth in range(_DEPTH + 1) for parts in itertools.product("ab", repeat=depth)
-] + [tuple(["", "srv", *parts]) for depth in range(_DEPTH + 1) for parts in itertools.product("ab", repeat=depth)]
+    ("$OUTPUT", *parts) for depth in range(_DEPTH + 1) for parts in itertools.product("ab", repeat=depth)
+] + [("", "srv", *parts) for depth in range(_DEPTH + 1) for parts in itertools.product("ab", repeat=depth)]
 _PATH_POINTS = [(path, executes) for path in _PATHS for executes in (False, True)]
 _path_values = st.lists(
-    st.sampled_from([(path, executes) for path, executes in _PATH_POINTS if len(path) <= 4]), min_size=1, max_size=3
-).map(lambda atoms: parse_value("fs.write", [{"path": "/".join(p), "access": "rwx" if x else "rw"} for p, x in atoms]))
+    st.sampled_from([(path, executes) for path, executes in _PATH_POINTS if len(path) <= 4]),
+    min_size=1,
+    max_size=3,
+).map(
+    lambda atoms: parse_value(
+        "fs.write", [{"path": "/".join(p), "access": "rwx" if x else "rw"} for p, x in atoms]
+    )
+)
 
 
 def _path_points(value):
     """Every (path, executes) for which some atom names the path or a parent, with enough access."""
     return {
-        (path, executes) for path, executes in _PATH_POINTS for atom in value.atoms
-        if path[: len(atom.text.split("/"))] == tuple(atom.text.split("/")) and (atom.word == "rwx" or not executes)
+        (path, executes)
+        for path, executes in _PATH_POINTS
+        for atom in value.atoms
+        if path[: len(atom.text.split("/"))] == tuple(atom.text.split("/"))
+        and (atom.word == "rwx" or not executes)
     }
 
 
@@ -135,11 +147,20 @@ def test_a_path_covers_exactly_what_is_below_it(a, b):
     assert (not uncovered(a, b)) == (_path_points(a) <= _path_points(b))
 
 
-_HOST_POINTS = [(host, port) for host in ("com", "a.com", "b.a.com", "c.b.a.com", "ba.com", "1.2.3.4")
-                for port in (80, 443)]
+_HOST_POINTS = [
+    (host, port)
+    for host in ("com", "a.com", "b.a.com", "c.b.a.com", "ba.com", "1.2.3.4")
+    for port in (80, 443)
+]
 _host_values = st.lists(
-    st.builds("{}:{}".format, st.sampled_from(["any", "a.com", "b.a.com", "*.a.com", "*.b.a.com", "*.com", "1.2.3.4"]),
-              st.sampled_from(["*", "80", "443"])), min_size=1, max_size=3).map(lambda raw: parse_value("net", raw))
+    st.builds(
+        "{}:{}".format,
+        st.sampled_from(["any", "a.com", "b.a.com", "*.a.com", "*.b.a.com", "*.com", "1.2.3.4"]),
+        st.sampled_from(["*", "80", "443"]),
+    ),
+    min_size=1,
+    max_size=3,
+).map(lambda raw: parse_value("net", raw))
 
 
 def _host_points(value):
@@ -150,7 +171,7 @@ def _host_points(value):
             if atom.text == "any":
                 named = True
             elif atom.text.startswith("*."):
-                named = len(labels) > len(wanted) and labels[-len(wanted):] == wanted
+                named = len(labels) > len(wanted) and labels[-len(wanted) :] == wanted
             else:
                 named = labels == wanted
             if named and atom.number in (0, port):

@@ -9,6 +9,7 @@ import policies_kit as kit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from plugsec_policies.errors import PolicyError, PolicyMalformed, PolicyNewer, PolicyUnreadable
 from plugsec_policies.isolation import FLOOR
 from plugsec_policies.policy import Policy, builtin, builtin_plain, load_policy, parse_policy_toml
@@ -115,11 +116,32 @@ def test_the_floor_is_required_even_when_nobody_writes_it():
     assert kit.policy("[isolation]\nrequired = []").isolation.required >= FLOOR
 
 
-@pytest.mark.parametrize("damage", [
-    {}, {"grants": [{}]}, {"limits": {}}, {"limits": None}, {"isolation": {"required": ["x"], "allow_degraded": []}},
-    {"grants": [{"id": "a", "where": "x", "plugins": ["*"], "signed_by": [], "expires": None,
-                 "permissions": {"env": ["LD_PRELOAD"]}}]},
-    {"grants": 1}, {"denies": [1]}, {"waivers": [{}]}, {"checks": [{}]}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {},
+        {"grants": [{}]},
+        {"limits": {}},
+        {"limits": None},
+        {"isolation": {"required": ["x"], "allow_degraded": []}},
+        {
+            "grants": [
+                {
+                    "id": "a",
+                    "where": "x",
+                    "plugins": ["*"],
+                    "signed_by": [],
+                    "expires": None,
+                    "permissions": {"env": ["LD_PRELOAD"]},
+                }
+            ]
+        },
+        {"grants": 1},
+        {"denies": [1]},
+        {"waivers": [{}]},
+        {"checks": [{}]},
+    ],
+)
 def test_a_damaged_cache_is_refused_and_never_trusted(damage):
     with pytest.raises(PolicyMalformed, match="stored form"):
         Policy.from_plain({**builtin_plain("strict"), **damage} if damage else {})
@@ -129,7 +151,9 @@ def test_a_damaged_cache_is_refused_and_never_trusted(damage):
 
 
 def test_extending_adds_grants_and_takes_the_lower_limit_and_the_stricter_isolation(tmp_path):
-    (tmp_path / "base.toml").write_text(kit.HEAD + textwrap.dedent("""
+    (tmp_path / "base.toml").write_text(
+        kit.HEAD
+        + textwrap.dedent("""
         [isolation]
         required = ["cgroup"]
         [limits]
@@ -143,8 +167,11 @@ def test_extending_adds_grants_and_takes_the_lower_limit_and_the_stricter_isolat
         id = "never-exec"
         plugins = ["*"]
         exec = ["/usr/bin/env"]
-    """))
-    (tmp_path / "own.toml").write_text(kit.HEAD + textwrap.dedent("""
+    """)
+    )
+    (tmp_path / "own.toml").write_text(
+        kit.HEAD
+        + textwrap.dedent("""
         extends = ["base.toml"]
         [isolation]
         allow_degraded = ["cgroup", "denial-report"]
@@ -155,7 +182,8 @@ def test_extending_adds_grants_and_takes_the_lower_limit_and_the_stricter_isolat
         id = "own"
         plugins = ["*"]
         exec = ["/usr/bin/env"]
-    """))
+    """)
+    )
     plain = load_policy(str(tmp_path / "own.toml"))
     policy = Policy.from_plain(plain)
     assert [rule.id for rule in policy.grants] == ["base", "own"]
@@ -164,7 +192,8 @@ def test_extending_adds_grants_and_takes_the_lower_limit_and_the_stricter_isolat
     assert "cgroup" in policy.isolation.required
     assert policy.isolation.allow_degraded == {"denial-report"}
     assert plain["warnings"] == [
-        f"{tmp_path}/own.toml:7: wall_ms = 5000 has no effect, {tmp_path}/base.toml:6 says wall_ms = 1000"]
+        f"{tmp_path}/own.toml:7: wall_ms = 5000 has no effect, {tmp_path}/base.toml:6 says wall_ms = 1000"
+    ]
 
 
 def test_the_sources_name_every_file_with_its_digest(tmp_path):
@@ -194,7 +223,8 @@ def test_a_policy_that_extends_itself_is_refused(tmp_path, chain):
 def test_bases_that_fan_out_without_end_are_refused(tmp_path):
     for level in range(7):
         (tmp_path / f"{level}.toml").write_text(
-            kit.HEAD + f'extends = ["{level + 1}.toml", "{level + 1}.toml", "{level + 1}.toml"]')
+            kit.HEAD + f'extends = ["{level + 1}.toml", "{level + 1}.toml", "{level + 1}.toml"]'
+        )
     (tmp_path / "7.toml").write_text(kit.HEAD)
     with pytest.raises(PolicyMalformed, match="more than"):
         load_policy(str(tmp_path / "0.toml"))
@@ -239,20 +269,20 @@ def test_an_unknown_builtin_is_answered_with_the_known_ones():
 # Mistakes --------------------------------------------------------------------------------------------------------
 
 _GRANT = '[[grant]]\nid = "a"\nplugins = ["*"]\n'
-_WAIVER = ('[[waiver]]\ncheck = "PLG-LIM-003"\nplugin = "a/b"\napproved_by = "x"\nreason = "y"\n')
+_WAIVER = '[[waiver]]\ncheck = "PLG-LIM-003"\nplugin = "a/b"\napproved_by = "x"\nreason = "y"\n'
 
 MISTAKES = [
     ("", 1, "not one of a policy"),
-    ('limits = 1', 2, "not a table"),
-    ('[limit]\nwall_ms = 1', 2, "did you mean limits?"),
-    ('[limits]\n\nwal_ms = 1', 4, "did you mean wall_ms?"),
-    ('[limits]\nmemory_bytes = 1', 3, "the known words"),
-    ('[limits]\nwall_ms = -1', 3, "outside 1 to"),
-    ('[limits]\nwall_ms = nan', 3, "whole number"),
+    ("limits = 1", 2, "not a table"),
+    ("[limit]\nwall_ms = 1", 2, "did you mean limits?"),
+    ("[limits]\n\nwal_ms = 1", 4, "did you mean wall_ms?"),
+    ("[limits]\nmemory_bytes = 1", 3, "the known words"),
+    ("[limits]\nwall_ms = -1", 3, "outside 1 to"),
+    ("[limits]\nwall_ms = nan", 3, "whole number"),
     ('[limits]\nmemory = "128MB"', 3, "not a size"),
     ('[isolation]\nrequired = [\n  "seccomp",\n  "secomp",\n]', 5, "did you mean seccomp?"),
     ('[isolation]\nallow_degraded = ["seccomp"]', 3, "can never be missing"),
-    ('[isolation]\nrequred = []', 3, "did you mean required?"),
+    ("[isolation]\nrequred = []", 3, "did you mean required?"),
     ('[isolation]\nrequired = "seccomp"', 3, "not a list"),
     ('extends = "builtin:strict"', 2, "not a list"),
     ('extends = ["builtin:strikt"]', 2, "no built-in policy"),
@@ -270,8 +300,8 @@ MISTAKES = [
     (_GRANT + 'fs.read = ["/proc"]', 5, "can never be granted"),
     (_GRANT + 'fs.read = ["a"]', 5, "neither absolute"),
     (_GRANT + 'net = ["*:443"]', 5, "any:443"),
-    (_GRANT + 'jit = false', 5, "either there or not"),
-    (_GRANT + 'process = true', 5, "whole number"),
+    (_GRANT + "jit = false", 5, "either there or not"),
+    (_GRANT + "process = true", 5, "whole number"),
     (_GRANT + 'env = ["TZ"]\nsigned_by = []', 6, "1 to"),
     (_GRANT + 'env = ["TZ"]\nsigned_by = "release"', 6, "not a list"),
     (_GRANT + 'env = ["TZ"]\nexpires = "2027-01-01"', 6, "not a day"),
@@ -280,20 +310,24 @@ MISTAKES = [
     (_GRANT + 'env = ["TZ"]\n' + _GRANT + 'env = ["TZ"]', 6, "already at"),
     ('[[deny]]\nid = "a"\nplugins = ["*"]', 3, "denies nothing"),
     ('[[deny]]\nid = "a"\nplugins = ["*"]\nprocess = 4', 5, "altogether"),
-    ('[[deny]]\nid = "a"\nplugins = ["*"]\nsigned_by = ["x"]\nenv = ["TZ"]', 5, "does not look at signatures"),
+    (
+        '[[deny]]\nid = "a"\nplugins = ["*"]\nsigned_by = ["x"]\nenv = ["TZ"]',
+        5,
+        "does not look at signatures",
+    ),
     ('[[check]]\nid = "LIM-3"\nseverity = "error"', 3, "not the id of a check"),
     ('[[check]]\nid = "PLG-LIM-003"\nseverity = "eror"', 4, "did you mean error?"),
     ('[[check]]\nid = "PLG-LIM-003"\nseverity = "error"\nparameters = { a = [1] }', 5, "parameters"),
     ('[[check]]\nid = "PLG-LIM-003"\nseverity = "error"\nlevel = 1', 5, "no field level"),
     (_WAIVER, 2, "must say when it ends"),
     (_WAIVER + 'expires = 2027-01-01\nversions = "old"', 8, "not a range"),
-    (_WAIVER + 'expires = 2027-01-01\ngrant = true', 8, "no field grant"),
-    ('grant = 1', 2, "not a list"),
-    ('grant = [1]', 2, "not a table"),
-    ('[[grant]', 2, "not TOML"),
-    ('a = ' + "[" * 5000, None, "nested"),
-    ('a = ' + "[" * 30 + "]" * 30, 2, "nested"),
-    ('a = ' + "1" * 5000, None, "not TOML"),
+    (_WAIVER + "expires = 2027-01-01\ngrant = true", 8, "no field grant"),
+    ("grant = 1", 2, "not a list"),
+    ("grant = [1]", 2, "not a table"),
+    ("[[grant]", 2, "not TOML"),
+    ("a = " + "[" * 5000, None, "nested"),
+    ("a = " + "[" * 30 + "]" * 30, 2, "nested"),
+    ("a = " + "1" * 5000, None, "not TOML"),
     ('a = "\x00"', 2, "not TOML"),
     ('schema = "plugsec.policy/1"', None, "not TOML"),
 ]
@@ -311,7 +345,12 @@ def test_a_mistake_is_told_with_its_line(text, line, words):
 
 
 def test_all_mistakes_of_a_file_are_told_at_once():
-    found = problems(kit.HEAD + '[limits]\nwal_ms = 1\nmemory = "x"\n' + _GRANT + 'evn = []\n[[deny]]\nid = "d"\nplugins = ["*"]')
+    found = problems(
+        kit.HEAD
+        + '[limits]\nwal_ms = 1\nmemory = "x"\n'
+        + _GRANT
+        + 'evn = []\n[[deny]]\nid = "d"\nplugins = ["*"]'
+    )
     assert [each.where for each in found] == ["p.toml:3", "p.toml:4", "p.toml:8", "p.toml:10"]
 
 
@@ -321,16 +360,44 @@ def test_a_policy_for_a_newer_plugsec_says_so():
 
 
 def test_files_cannot_be_extended_where_there_is_no_reader():
-    with pytest.raises(PolicyMalformed, match="p.toml:2: .* cannot be read here"):
+    with pytest.raises(PolicyMalformed, match=r"p\.toml:2: .* cannot be read here"):
         parse(kit.HEAD + 'extends = ["other.toml"]')
 
 
 # Anything -----------------------------------------------------------------------------------------------------------
 
-_WORDS = st.sampled_from([
-    'schema = "plugsec.policy/1"', "[limits]", "wall_ms = 5", "[[grant]]", 'id = "a"', 'plugins = ["*"]', 'env = ["TZ"]',
-    "[isolation]", "required = []", "[[deny]]", "fs.read = [", '"/srv",', "]", "process = true", "extends = []", "= = =",
-    "[[check]]", "expires = 2027-01-01", '"""', "'", "{ a = 1 }", "\\", "#", "a.b.c.d = 1", "[a.b]", "[[a.b]]", "\x00", "é"])
+_WORDS = st.sampled_from(
+    [
+        'schema = "plugsec.policy/1"',
+        "[limits]",
+        "wall_ms = 5",
+        "[[grant]]",
+        'id = "a"',
+        'plugins = ["*"]',
+        'env = ["TZ"]',
+        "[isolation]",
+        "required = []",
+        "[[deny]]",
+        "fs.read = [",
+        '"/srv",',
+        "]",
+        "process = true",
+        "extends = []",
+        "= = =",
+        "[[check]]",
+        "expires = 2027-01-01",
+        '"""',
+        "'",
+        "{ a = 1 }",
+        "\\",
+        "#",
+        "a.b.c.d = 1",
+        "[a.b]",
+        "[[a.b]]",
+        "\x00",
+        "é",
+    ]
+)
 
 
 @given(st.lists(_WORDS, max_size=12).map("\n".join) | st.text(max_size=60))

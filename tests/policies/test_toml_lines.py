@@ -5,6 +5,7 @@ import tomllib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from plugsec_policies.errors import PolicyMalformed
 from plugsec_policies.toml import parse_toml
 
@@ -37,13 +38,35 @@ id = 4
 '''
 
 
-@pytest.mark.parametrize(("path", "line"), [
-    (("top",), 2), (("quoted key",), 3), (("dotted",), 4), (("dotted", "key", "here"), 4), (("multi",), 5),
-    (("literal",), 9), (("list",), 11), (("list", 0), 12), (("list", 1), 12), (("list", 2), 13),
-    (("list", 2, "inner"), 13), (("list", 2, "other", 0), 13), (("list", 2, "other", 1), 14), (("table",), 16),
-    (("table", "when"), 17), (("array", 0), 18), (("array", 0, "id"), 19), (("array", 1), 20), (("array", 1, "id"), 21),
-    (("array", 1, "sub"), 22), (("array", 1, "sub", "deep"), 23), (("array", 1, "more", 0, "id"), 25),
-    (("table", "missing"), 16), (("array", 0, "missing"), 18)])
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("top",), 2),
+        (("quoted key",), 3),
+        (("dotted",), 4),
+        (("dotted", "key", "here"), 4),
+        (("multi",), 5),
+        (("literal",), 9),
+        (("list",), 11),
+        (("list", 0), 12),
+        (("list", 1), 12),
+        (("list", 2), 13),
+        (("list", 2, "inner"), 13),
+        (("list", 2, "other", 0), 13),
+        (("list", 2, "other", 1), 14),
+        (("table",), 16),
+        (("table", "when"), 17),
+        (("array", 0), 18),
+        (("array", 0, "id"), 19),
+        (("array", 1), 20),
+        (("array", 1, "id"), 21),
+        (("array", 1, "sub"), 22),
+        (("array", 1, "sub", "deep"), 23),
+        (("array", 1, "more", 0, "id"), 25),
+        (("table", "missing"), 16),
+        (("array", 0, "missing"), 18),
+    ],
+)
 def test_the_line_of_a_key_is_found(path, line):
     document = parse_toml(TEXT, "f.toml")
     assert document.at(path) == f"f.toml:{line}"
@@ -55,16 +78,45 @@ def test_a_path_that_no_line_begins_is_the_file():
 
 
 _KEYS = st.text(alphabet="ab-_1", min_size=1, max_size=4) | st.sampled_from(['"a.b"', "'#'", '"\\""', '" "'])
-_SCALARS = st.sampled_from([
-    "1", "true", "1.5e3", '"a"', "'b'", '"#[]{}"', "'\"'", '"\\\\"', '"\\""', '""', "''", '""""""', "''''''",
-    '"""a\nb"""', "'''a\nb'''", '"""a"b""c"""', '"""x"""""', "2027-01-01", "2027-01-01 00:00:00", "+inf"])
+_SCALARS = st.sampled_from(
+    [
+        "1",
+        "true",
+        "1.5e3",
+        '"a"',
+        "'b'",
+        '"#[]{}"',
+        "'\"'",
+        '"\\\\"',
+        '"\\""',
+        '""',
+        "''",
+        '""""""',
+        "''''''",
+        '"""a\nb"""',
+        "'''a\nb'''",
+        '"""a"b""c"""',
+        '"""x"""""',
+        "2027-01-01",
+        "2027-01-01 00:00:00",
+        "+inf",
+    ]
+)
 _VALUES = st.recursive(
-    _SCALARS, lambda inner: st.lists(inner, max_size=3).map(lambda items: "[ # c\n" + ",\n".join(items) + "\n]")
-    | st.dictionaries(st.sampled_from(["x", "y"]), inner, max_size=2).map(
-        lambda items: "{ " + ", ".join(f"{key} = {item}" for key, item in items.items()) + " }"), max_leaves=6)
+    _SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: "[ # c\n" + ",\n".join(items) + "\n]")
+        | st.dictionaries(st.sampled_from(["x", "y"]), inner, max_size=2).map(
+            lambda items: "{ " + ", ".join(f"{key} = {item}" for key, item in items.items()) + " }"
+        )
+    ),
+    max_leaves=6,
+)
 
 
-@given(st.lists(st.tuples(_KEYS, _VALUES), max_size=5), st.lists(st.sampled_from(["", "# c", "  "]), max_size=5))
+@given(
+    st.lists(st.tuples(_KEYS, _VALUES), max_size=5), st.lists(st.sampled_from(["", "# c", "  "]), max_size=5)
+)
 def test_every_key_of_a_random_document_is_on_its_line(pairs, fillers):
     lines, expected = [], {}
     for number, (key, value) in enumerate(pairs):
