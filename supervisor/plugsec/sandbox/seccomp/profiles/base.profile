@@ -62,10 +62,11 @@ ioctl  arg1 & 0xffffffff in 0x5401, 0x5413  # TCGETS, TIOCGWINSZ: is this a term
 ioctl  arg1 & 0xffffffff in 0x541b, 0x5421  # FIONREAD, FIONBIO
 ioctl  arg1 & 0xffffffff in 0x5450, 0x5451  # FIONCLEX, FIOCLEX
 
-# Sockets: only pairs inside the jail; without socket() there is nothing to connect
-socketpair  arg0 & 0xffffffff == 1          # AF_UNIX: an event loop's wake-up
+# Sockets: only connected pairs inside the jail. STREAM or SEQPACKET, never DGRAM: a datagram socket
+# may name another address with each message, such as a socket file of the host in a granted directory.
+socketpair  arg0 & 0xffffffff == 1 and arg1 & 0xf in 1, 5  # AF_UNIX: an event loop's wake-up
 sendmsg                 # on a pair; also how boot hands over the listener
-sendto                  # on a pair
+sendto  arg4 == 0                           # on a pair, without an address
 recvmsg                 # on a pair; also how boot gets the go-ahead
 recvfrom                # on a pair
 shutdown                # on a pair
