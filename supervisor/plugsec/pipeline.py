@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plugsec import cache, places
 from plugsec.audit.log import AuditLog, Position
@@ -33,12 +33,9 @@ from plugsec.errors import (
 from plugsec.exchange import inputs as exchange_inputs
 from plugsec.outcome import Limit, Outcome, OutputFile, Problem, Usage, word
 from plugsec.sandbox import build, cgroups, identity, launch, layers
-from plugsec.sandbox.seccomp.tables import call_names
 from plugsec.sandbox.spec import OWN_PROCESSES, File
-from plugsec.supervision import attribution, runs
-from plugsec.supervision.dialects import Oneshot, Rpc
-from plugsec.supervision.loop import Facts, Interruption, Supervision, Watch
-from plugsec.supervision.monitor import Monitor
+from plugsec.supervision import runs
+from plugsec.supervision.interruption import Interruption
 from plugsec_plugins.manifest import Manifest, parse_manifest
 from plugsec_plugins.runtimes.interface import adapter
 from plugsec_plugins.runtimes.plan import LaunchPlan
@@ -48,6 +45,10 @@ from plugsec_policies.policy import Policy, load_policy
 from plugsec_signing.canonical import encode
 from plugsec_signing.trust import load_trust, parse_trust_toml
 from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle, verify_bundle, verify_unsafe_unsigned
+
+if TYPE_CHECKING:
+    from plugsec.supervision.attribution import Ended
+    from plugsec.supervision.loop import Facts
 
 DEFAULT_POLICY = "builtin:strict"
 _RECORDED_DENIALS_MAX = 100  # of one run; their number is recorded in full
@@ -276,9 +277,10 @@ class _Run:
             self._cgroup.limit(memory_bytes=grant.limits.memory_bytes, processes=processes)
         try:
             self._identity = identity.choose()
-            boot.enter(
-                built.spec, self._identity, decided.bundle.payload.fd, tuple(f.fd for f in decided.files)
-            )
+            inputs = tuple(file.fd for file in decided.files)
+            boot.begin(built.spec, decided.bundle.payload.fd, inputs)
+            _load_supervision()  # some 10 ms that boot needs for itself
+            boot.follow(self._identity)
         except identity.IdentityUnavailable as error:
             layers.require("user-namespace", str(error), ())
         except launch.EnterFailed as error:
@@ -295,7 +297,12 @@ class _Run:
 
     # 4. converse -----------------------------------------------------------------------------------------
 
-    def _converse(self, decided: _Decided, plan: LaunchPlan, built: build.Built) -> Facts:
+    def _converse(self, decided: _Decided, plan: LaunchPlan, built: build.Built) -> "Facts":
+        from plugsec.sandbox.seccomp.tables import call_names  # noqa: PLC0415 - see _load_supervision
+        from plugsec.supervision.dialects import Oneshot, Rpc  # noqa: PLC0415
+        from plugsec.supervision.loop import Supervision, Watch  # noqa: PLC0415
+        from plugsec.supervision.monitor import Monitor  # noqa: PLC0415
+
         log, boot, limits = self._need_log(), self._need_boot(), decided.grant.limits
         if self._interruption.requested:
             raise Interrupted("interrupted before the plugin was started")
@@ -354,8 +361,10 @@ class _Run:
 
     # 5. record -------------------------------------------------------------------------------------------
 
-    def _conclude(self, decided: _Decided, facts: Facts) -> Any:  # noqa: ANN401
+    def _conclude(self, decided: _Decided, facts: "Facts") -> Any:  # noqa: ANN401
         """Judge the facts, check the result, collect the files; raises what the run ended with."""
+        from plugsec.supervision import attribution  # noqa: PLC0415 - see _load_supervision
+
         limits = decided.grant.limits
         self._known.update(
             usage=Usage(
@@ -572,6 +581,12 @@ class _Run:
 _SCHEMA_BYTES_MAX = 1024 * 1024
 
 
+def _load_supervision() -> None:
+    """Import what watches a run while boot is busy entering: the two together take as long as the longer."""
+    from plugsec.sandbox.seccomp import tables  # noqa: F401, PLC0415
+    from plugsec.supervision import attribution, dialects, listener, loop, monitor  # noqa: F401, PLC0415
+
+
 def _choose_method(manifest: Manifest, wanted: str | None) -> str:
     names = sorted(manifest.methods)
     if wanted is None:
@@ -601,7 +616,7 @@ def _entering_failed(error: launch.EnterFailed) -> Refusal:
     )
 
 
-def _limit_reached(ended: attribution.Ended, value: int) -> LimitReached:
+def _limit_reached(ended: "Ended", value: int) -> LimitReached:
     said = f" ({ended.message})" if ended.message else ""
     return LimitReached(
         f"the limit {ended.limit} ended the run: {_LIMIT_FIELDS[ended.limit]} = {value}{said}",

@@ -62,7 +62,8 @@ def main() -> None:
             ("_conclude", "5 record: judge, run.end durable"), ("_release", "release"),
         ):  # fmt: skip
             setattr(pipeline._Run, name, timed(step, getattr(pipeline._Run, name)))
-        launch.Boot.enter = timed("  boot enters every layer", launch.Boot.enter)
+        launch.Boot.follow = timed("  follow boot through every layer", launch.Boot.follow)
+        pipeline._load_supervision = timed("  import the supervision meanwhile", pipeline._load_supervision)
         launch.Boot.end = timed("  end: kill and reap", launch.Boot.end)
         pipeline.AuditLog.open = timed("open the audit log", pipeline.AuditLog.open)
         pipeline.AuditLog.append = timed("  audit append", pipeline.AuditLog.append)

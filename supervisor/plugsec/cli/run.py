@@ -98,7 +98,7 @@ def _run(values: dict[str, Any], start: "Callable[[], Spawned]") -> Outcome:
 
 def _run_with(boot: "Boot", values: dict[str, Any]) -> Outcome:
     from plugsec.pipeline import Call, Supervisor  # noqa: PLC0415 - see above
-    from plugsec.supervision.loop import Interruption  # noqa: PLC0415
+    from plugsec.supervision.interruption import Interruption  # noqa: PLC0415
     from plugsec_policies.limits import parse_limit_argument  # noqa: PLC0415
 
     call = Call(

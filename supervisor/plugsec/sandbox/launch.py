@@ -50,6 +50,7 @@ class Boot:
         self.output = -1
         self.entered: dict[str, Any] = {}
         self.tmp = -1
+        self._wants_output = False
         self._ended = False
         self._usage: resource.struct_rusage | None = None
 
@@ -60,7 +61,13 @@ class Boot:
             os.close(fd)
 
     def enter(self, spec: SandboxSpec, identity: Identity, payload_fd: int, inputs: tuple[int, ...]) -> None:
-        """Hand over the spec and follow boot through every layer; raises EnterFailed or HostUnsupported."""
+        """Hand over the spec and follow boot through every layer; raises EnterFailed."""
+        self.begin(spec, payload_fd, inputs)
+        self.follow(identity)
+
+    def begin(self, spec: SandboxSpec, payload_fd: int, inputs: tuple[int, ...]) -> None:
+        """Hand over the spec; boot sets off at once. Raises EnterFailed."""
+        self._wants_output = spec.output
         spec_fd = sealed_memory("spec", spec_module.encode(spec))
         try:
             control.send(self.sock, {"do": "enter"}, (spec_fd, payload_fd, *inputs))
@@ -68,6 +75,9 @@ class Boot:
             raise EnterFailed("boot", "send the spec", error.errno or 0, str(error)) from error
         finally:
             os.close(spec_fd)
+
+    def follow(self, identity: Identity) -> None:
+        """Go with boot through every layer, writing the id maps when it asks; raises EnterFailed."""
         deadline = time.monotonic() + ENTER_TIMEOUT_S
         while self.init_pidfd < 0 or not self.entered:
             message, descriptors = self._receive(deadline)
@@ -81,7 +91,7 @@ class Boot:
                     self.entered = message
                     held = list(descriptors)
                     self.tmp = held.pop(0)
-                    self.output = held.pop(0) if spec.output else -1
+                    self.output = held.pop(0) if self._wants_output else -1
                     self.listener = held.pop(0) if held else -1
                 case "failed":
                     raise EnterFailed(message["layer"], message["step"], message["errno"], message["detail"])

@@ -17,6 +17,7 @@ from plugsec.sandbox.cgroups import RunCgroup, Usage
 from plugsec.sandbox.launch import Boot
 from plugsec.supervision.denials import Denial, DenialCounter
 from plugsec.supervision.dialects import Answer, Dialect, Oneshot, Rpc
+from plugsec.supervision.interruption import Interruption
 from plugsec.supervision.listener import Listener
 from plugsec.supervision.monitor import Monitor
 from plugsec.supervision.streams import OutputBudget, Reader, Writer
@@ -54,23 +55,6 @@ class Facts(NamedTuple):
     processes_peak: int
     cgroup: Usage | None
     tmp_full: bool
-
-
-class Interruption:
-    """The operator's wish to stop, as a descriptor that polls; set from a signal handler or a thread."""
-
-    def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.requested = False
-
-    def request(self) -> None:
-        """Ask every run that watches this to end."""
-        self.requested = True
-        os.eventfd_write(self.fd, 1)
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self.fd)
 
 
 class Supervision:
