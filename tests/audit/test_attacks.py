@@ -714,9 +714,9 @@ def test_any_truncation_of_any_file_is_detected(sound, tmp_path):
     assert verify(directory).size == 65
 
 
-def test_every_flipped_byte_is_detected(tmp_path):
+def test_every_flipped_byte_is_detected(memory_path):
     """One bit of every byte of every file that carries meaning, in a log with records and a checkpoint."""
-    directory = logs.write(tmp_path / "log", 5)
+    directory = logs.write(memory_path / "log", 5)
     anchor_of(directory)
     rng = random.Random(2)
     for name in ["segment-000001.jsonl", "checkpoints.jsonl", "head",

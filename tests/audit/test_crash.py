@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -67,6 +68,7 @@ def all_deaths(base, tmp_path, work_of):
         if not death.killed:
             return
         yield number, directory, death
+        shutil.rmtree(directory)
 
 
 def judged(directory):
@@ -77,10 +79,10 @@ def judged(directory):
         return needed
 
 
-def test_killed_after_every_change_to_the_disk(tmp_path):
-    base = logs.write(tmp_path / "base", 5)
+def test_killed_after_every_change_to_the_disk(memory_path):
+    base = logs.write(memory_path / "base", 5)
     deaths = recoveries = 0
-    for number, directory, death in all_deaths(base, tmp_path, life):
+    for number, directory, death in all_deaths(base, memory_path, life):
         verdict = judged(directory)
         records = check_repaired(directory, death.acknowledged)
         found = [record for record in records if record["event"] == "log.recovered"]
@@ -91,9 +93,9 @@ def test_killed_after_every_change_to_the_disk(tmp_path):
     assert recoveries > 8
 
 
-def test_killed_while_the_log_is_created(tmp_path):
+def test_killed_while_the_log_is_created(memory_path):
     deaths = 0
-    for _, directory, death in all_deaths(None, tmp_path, life):
+    for _, directory, death in all_deaths(None, memory_path, life):
         try:
             judged(directory)
         except LogMissing:
@@ -106,11 +108,11 @@ def test_killed_while_the_log_is_created(tmp_path):
     assert deaths > 60
 
 
-def test_killed_during_the_recovery_itself(tmp_path):
-    base = logs.write(tmp_path / "base", 5)
-    second = tmp_path / "second"
+def test_killed_during_the_recovery_itself(memory_path):
+    base = logs.write(memory_path / "base", 5)
+    second = memory_path / "second"
     second.mkdir()
-    for number, directory, death in all_deaths(base, tmp_path, life):
+    for number, directory, death in all_deaths(base, memory_path, life):
         if number % 7 or not isinstance(judged(directory), NeedsRecovery):
             continue
 
@@ -125,11 +127,11 @@ def test_killed_during_the_recovery_itself(tmp_path):
             assert sum(record["event"] == "log.recovered" for record in records) == 1
 
 
-def test_a_writer_that_dies_after_any_byte_of_a_record(tmp_path):
+def test_a_writer_that_dies_after_any_byte_of_a_record(memory_path):
     """Three records cut at every byte (the last two at every fifth), the head as it was before."""
-    base = logs.write(tmp_path / "base", 5)
-    longer = logs.write(logs.copy(base, tmp_path / "longer"), 8)
-    directory = logs.copy(base, tmp_path / "log")
+    base = logs.write(memory_path / "base", 5)
+    longer = logs.write(logs.copy(base, memory_path / "longer"), 8)
+    directory = logs.copy(base, memory_path / "log")
     segment, head = logs.segment(directory), os.path.join(directory, "head")
     with open(logs.segment(longer), "rb") as file:
         whole = file.read()
@@ -155,17 +157,18 @@ def restore(directory, state):
             file.write(content)
 
 
-def test_a_power_cut_after_every_change_loses_nothing_that_was_synced(tmp_path, monkeypatch):
-    base = logs.write(tmp_path / "base", 5)
+def test_a_power_cut_after_every_change_loses_nothing_that_was_synced(memory_path, monkeypatch):
+    base = logs.write(memory_path / "base", 5)
     states = 0
-    for number, directory, death in all_deaths(base, tmp_path, life):
+    for number, directory, death in all_deaths(base, memory_path, life):
         for cut, state in enumerate(power_cuts(directory, death.synced)):
-            copy = logs.copy(directory, tmp_path / f"{number}-{cut}")
+            copy = logs.copy(directory, memory_path / f"{number}-{cut}")
             restore(copy, state)
             with monkeypatch.context() as patch:
                 patch.setattr(files, "boot_id", lambda: "after-the-power-came-back")
                 judged(copy)
                 check_repaired(copy, death.acknowledged, durable_only=True)
+            shutil.rmtree(copy)
             states += 1
     assert states > 200
 
