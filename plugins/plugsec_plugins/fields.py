@@ -84,7 +84,7 @@ class Restart(NamedTuple):
     most: int
 
 
-class UnsupportedRuntime(Exception):  # noqa: N818  (internal: the caller raises its own class)
+class UnsupportedRuntime(Exception):  # internal: the caller raises its own class
     """The runtime is known, but cannot be run yet."""
 
     def __init__(self, message: str, hint: str) -> None:

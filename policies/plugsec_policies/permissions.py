@@ -220,6 +220,8 @@ _KINDS: dict[str, _Kind] = {
 PERMISSION_NAMES: tuple[str, ...] = tuple(_KINDS)
 # Permissions whose value is one scalar rather than a list.
 _SCALAR = frozenset({"process", "jit"})
+# Permissions whose value is a table of several lists.
+_KEYED = frozenset({"events"})
 
 
 # The algebra -----------------------------------------------------------------------------------------------
@@ -300,7 +302,7 @@ def parse_value(name: object, raw: object, *, deny: bool = False) -> PermissionS
     name = str(name)
     if name in _SCALAR:
         return PermissionSet(name, (kind.read(raw, deny, ""),))
-    if len(kind.fields) > 1:
+    if name in _KEYED:
         return _parse_keyed(name, kind, raw, deny)
     return _normal(name, _atoms(name, kind, kind.fields[0], raw, deny))
 
@@ -334,7 +336,7 @@ def to_plain(value: PermissionSet) -> Any:  # noqa: ANN401
     kind = _KINDS[value.name]
     if value.name in _SCALAR:
         return kind.write(value.atoms[0])
-    if len(kind.fields) > 1:
+    if value.name in _KEYED:
         keyed = {key: [kind.write(a) for a in value.atoms if a.word == key] for key in kind.fields}
         return {key: atoms for key, atoms in keyed.items() if atoms}
     return [kind.write(atom) for atom in value.atoms]
@@ -367,7 +369,7 @@ def _raw_value(name: str, kind: _Kind, entry: Mapping[str, Any]) -> object:
     given = {key: entry[key] for key in kind.fields if key in entry}
     if not given:
         raise PermissionInvalid(f"{name} does not say which", f"add {kind.fields[0]} = …")
-    return given if len(kind.fields) > 1 else given[kind.fields[0]]
+    return given if name in _KEYED else given[kind.fields[0]]
 
 
 def permission_to_plain(permission: Permission) -> dict[str, Any]:
@@ -378,8 +380,8 @@ def permission_to_plain(permission: Permission) -> dict[str, Any]:
         "reason": permission.reason,
         "optional": permission.optional,
     }
-    if len(kind.fields) == 1:
-        entry[kind.fields[0]] = to_plain(permission.value)
-    elif kind.fields:
+    if permission.name in _KEYED:
         entry.update(to_plain(permission.value))
+    elif kind.fields:
+        entry[kind.fields[0]] = to_plain(permission.value)
     return entry

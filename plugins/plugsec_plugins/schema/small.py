@@ -15,7 +15,7 @@ Check = Callable[[Any], None]
 SHOWN_MAX = 60
 
 
-class Fault(Exception):  # noqa: N818  (internal: becomes SchemaViolation with its whole path)
+class Fault(Exception):  # internal: becomes SchemaViolation with its whole path
     """What is wrong with a value; `path` grows from the inside while the exception passes upwards."""
 
     def __init__(self, message: str) -> None:
