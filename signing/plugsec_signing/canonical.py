@@ -56,7 +56,7 @@ def decode(
         where = f"line {err.lineno}, column {err.colno}"
         raise JsonError(f"the text is not JSON: {err.msg} at {where}", id="PLG-JSN-003") from err
     except RecursionError as err:
-        # Only unbalanced text gets here: balanced depth was counted before parsing.
+        # Only where a caller allows more depth than the interpreter has: shallower was counted above.
         raise JsonError(f"the JSON text nests deeper than {max_depth}", id="PLG-JSN-004") from err
     if b"\\ud" in data or b"\\uD" in data:
         _check_surrogates(value)

@@ -14,9 +14,7 @@ def strings(blob: bytes, count: int) -> list[bytes] | None:
     found: list[bytes] = []
     at = 0
     for _ in range(count):
-        end = at + 4 + int.from_bytes(blob[at : at + 4], "big")
-        if at + 4 > len(blob) or end > len(blob):
-            return None
-        found.append(blob[at + 4 : end])
-        at = end
+        start, at = at + 4, at + 4 + int.from_bytes(blob[at : at + 4], "big")
+        found.append(blob[start:at])
+    # A length that reaches beyond the end leaves `at` there, so this one comparison covers everything.
     return found if at == len(blob) else None

@@ -113,6 +113,12 @@ def test_a_second_spelling_is_not_canonical(data):
     assert caught.value.id == "PLG-JSN-008"
 
 
+def test_a_caller_that_allows_more_depth_than_the_interpreter_has_gets_a_refusal():
+    with pytest.raises(JsonError) as caught:
+        canonical.decode(b"[" * 200_000 + b"]" * 200_000, max_depth=1_000_000)
+    assert caught.value.id == "PLG-JSN-004"
+
+
 def test_canonical_documents_nest_at_most_32_deep():
     canonical.decode_canonical(b"[" * 32 + b"]" * 32)
     with pytest.raises(JsonError) as caught:

@@ -33,6 +33,9 @@ BAD = {
     "upper-case name": ({"name": "Acme/wordfreq"}, "PLG-ENV-004"),
     "homoglyph publisher": ({"name": "\u0430cme/wordfreq"}, "PLG-ENV-004"),
     "parent as publisher": ({"name": "../wordfreq"}, "PLG-ENV-004"),
+    "publisher ending in a dash": ({"name": "acme-/wordfreq"}, "PLG-ENV-004"),
+    "plugin ending in a dot": ({"name": "acme/wordfreq."}, "PLG-ENV-004"),
+    "plugin beginning with a dot": ({"name": "acme/.wordfreq"}, "PLG-ENV-004"),
     "name with newline": ({"name": "acme/wordfreq\n"}, "PLG-ENV-004"),
     "65 character publisher": ({"name": "a" * 65 + "/x"}, "PLG-ENV-004"),
     "no version": ({"version": None}, "PLG-ENV-005"),
@@ -88,11 +91,19 @@ def test_a_manifest_for_a_newer_plugsec_is_told_apart_from_nonsense():
     assert caught.value.hint == "upgrade plugsec"
 
 
-def test_more_than_100000_files_are_refused():
-    files = [{"path": f"{n:06}", "size": 0, "mode": 420, "sha256": HASH} for n in range(100_001)]
+def test_a_million_files_are_refused_before_they_are_parsed():
+    text = kit.manifest().replace(b'"files":[', b'"files":[' + b'{"path":"a"},' * 1_000_000)
     with pytest.raises(SigningError) as caught:
-        parse_envelope(kit.manifest(files=files))
-    assert caught.value.id in ("PLG-ENV-009", "PLG-JSN-001")
+        parse_envelope(text)
+    assert caught.value.id == "PLG-JSN-001"
+
+
+def test_more_files_than_the_cap_are_refused(monkeypatch):
+    """The cap of 100,000 with paths that would fit 8 MiB is lowered here; the check is the same."""
+    monkeypatch.setattr("plugsec_signing.envelope.MAX_FILES", 2)
+    with pytest.raises(EnvelopeError) as caught:
+        parse_envelope(kit.manifest())
+    assert caught.value.id == "PLG-ENV-009"
 
 
 @pytest.mark.parametrize("text", [b"[]", b'"x"', b"1", b"null"])

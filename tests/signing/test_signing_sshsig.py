@@ -104,6 +104,11 @@ def test_a_malformed_signature_is_refused(name):
     assert (caught.value.id, caught.value.code) == (error_id, 3)
 
 
+def test_a_reserved_field_in_use_is_named():
+    with pytest.raises(SignatureRefused, match="reserved"):
+        sshsig.parse(MALFORMED["reserved field in use"][0])
+
+
 def test_the_signature_packed_by_hand_is_the_one_we_write():
     assert armoured(blob()) == GOOD
 

@@ -1,6 +1,7 @@
 """The trust store says whom its owner trusts, or it is refused; nothing in it is ignored."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -414,6 +415,19 @@ def test_a_change_that_cannot_be_recorded_does_not_happen(directory):
     with pytest.raises(LogFullError):
         trust_edit.remove_key(str(directory), "new", announce=refuse)
     assert [key.id for key in trust.load_trust(str(directory)).keys] == ["new"]
+
+
+def test_a_change_holds_the_store_against_other_editors(directory):
+    def try_lock(_):
+        fd = os.open(directory, os.O_RDONLY)
+        try:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(fd)
+
+    trust_edit.add_key(str(directory), ENTRY, announce=try_lock)
+    trust_edit.remove_key(str(directory), "new", announce=try_lock)
 
 
 def test_of_concurrent_additions_under_one_id_exactly_one_wins(directory):
