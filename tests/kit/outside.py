@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,21 +134,44 @@ class Nested(NamedTuple):
     started: str
 
 
-def nested_processes() -> set[Nested]:
-    """Every process of `jail_uid()` that lives in a deeper pid namespace than this one (proc(5), NSpid)."""
+def nested_processes(*, zombies: bool = False) -> set[Nested]:
+    """Every process of `jail_uid()` that lives in a deeper pid namespace than this one (proc(5), NSpid).
+
+    A zombie runs nothing and holds nothing; `zombies` counts those too.
+    """
     found = set()
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
             status = Path(f"/proc/{name}/status").read_text()
-            started = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[19]
+            state, *figures = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
         fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        if len(fields.get("NSpid", "").split()) > 1 and int(fields["Uid"].split()[0]) == jail_uid():
-            found.add(Nested(int(name), started))
+        if len(fields.get("NSpid", "").split()) < 2 or int(fields["Uid"].split()[0]) != jail_uid():
+            continue
+        if zombies or state not in "ZX":
+            found.add(Nested(int(name), figures[18]))
     return found
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[set[Nested]]:
+    """Collects the nested processes that appear while this lasts, seen from outside every few milliseconds."""
+    before, seen, over = nested_processes(), set[Nested](), threading.Event()
+
+    def look() -> None:
+        while not over.wait(_STEP_S):
+            seen.update(nested_processes() - before)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
 
 
 def all_gone(processes: set[Nested]) -> bool:

@@ -30,6 +30,7 @@ linux.seccomp_load = lambda program, *, listener: _load(_ALLOW, listener=listene
     "capabilities": "capabilities.drop_bounding_set = capabilities.drop_all = lambda: None\n",
     "no-new-privs": "capabilities.no_new_privs = lambda: None\n",
     "mdwe": "capabilities.refuse_exec_gain = lambda: False\n",
+    "noexec": "linux.MOUNT_ATTR_NOEXEC = 0\n",
     "descriptors": "linux.close_range = lambda first, last: None\n",
     "parent-death": "enter.die_with_parent = lambda: None\n",
     "network-namespace": _DROP_NAMESPACE.format(flag="CLONE_NEWNET"),
