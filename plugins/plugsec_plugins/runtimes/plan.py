@@ -6,7 +6,8 @@ from typing import NamedTuple
 class Bind(NamedTuple):
     """A tree or file of the host that appears in the jail at `target`, both without symbolic links.
 
-    `exec` lets Landlock execute what is in it; `device` is one node of /dev.
+    `exec` lets Landlock execute what is in it; `libraries` lets it be mapped executable, as shared
+    objects are, and no more; `device` is one node of /dev.
     """
 
     source: str
@@ -14,6 +15,7 @@ class Bind(NamedTuple):
     write: bool = False
     exec: bool = False
     device: bool = False
+    libraries: bool = False
 
 
 class LaunchPlan(NamedTuple):

@@ -29,7 +29,7 @@ class PythonAdapter:
         module = manifest.runtime.entry
         standard = standard_library()
         libraries, links = system.library_binds()
-        trees = (*libraries, *(Bind(path, path) for path in standard))
+        trees = (*libraries, *(Bind(path, path, libraries=True) for path in standard))
         return LaunchPlan(
             kind="python",
             binds=(*_outermost(trees), *system.device_binds()),

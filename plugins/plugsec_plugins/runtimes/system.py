@@ -24,7 +24,8 @@ def library_binds() -> tuple[tuple[Bind, ...], tuple[tuple[str, str], ...]]:
     outer = [path for path in sorted(real) if not any(path.startswith(other + "/") for other in real)]
     links = tuple((path, os.readlink(path)) for path in _TOP_LEVEL if os.path.islink(path))
     files = [path for path in _FILES if os.path.exists(path) and os.path.realpath(path) == path]
-    return tuple(Bind(path, path) for path in [*outer, *files]), links
+    binds = [*(Bind(path, path, libraries=True) for path in outer), *(Bind(path, path) for path in files)]
+    return tuple(binds), links
 
 
 def device_binds() -> tuple[Bind, ...]:

@@ -26,6 +26,7 @@ from plugsec.sandbox.spec import JAIL_UID, SandboxSpec
 SUPPORTED_MACHINES = ("x86_64", "aarch64")
 ENTER_TIMEOUT_S = 60.0  # an emulated or overloaded host still enters; a wedged one is given up
 _REAP_TIMEOUT_S = 10.0
+_WAITER_GRACE_S = 2.0
 _DESCRIPTORS = ("stdin", "stdout", "stderr", "rpc", "init_pidfd", "pidfd", "listener", "tmp", "output")
 
 
@@ -116,13 +117,8 @@ class Boot:
             control.send(self.sock, {"do": "mapped"})
 
     def kill(self) -> None:
-        """SIGKILL to the jail's pid 1, which takes its whole namespace, and to boot."""
-        for fd in (self.init_pidfd, self.pidfd):
-            if fd >= 0:
-                try:
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+        """SIGKILL to the jail's pid 1, which takes its whole namespace; before there is one, to boot."""
+        _kill(self.init_pidfd if self.init_pidfd >= 0 else self.pidfd)
 
     def end(self) -> resource.struct_rusage | None:
         """Kill, and wait until nothing of the jail is left; returns what all of it used.
@@ -133,11 +129,12 @@ class Boot:
             return self._usage
         self._ended = True
         self.kill()
-        for fd in (self.init_pidfd, self.pidfd):
-            if fd >= 0:
-                poll = select.poll()
-                poll.register(fd, select.POLLIN)
-                poll.poll(_REAP_TIMEOUT_S * 1000)
+        if self.init_pidfd >= 0:
+            _gone(self.init_pidfd, _REAP_TIMEOUT_S)
+            # The waiter reaps init and leaves by itself; killed with it, it would leave a zombie to others.
+            if not _gone(self.pidfd, _WAITER_GRACE_S):
+                _kill(self.pidfd)
+        _gone(self.pidfd, _REAP_TIMEOUT_S)
         try:
             self._usage = os.wait4(self.pid, 0)[2]
         except ChildProcessError:
@@ -187,6 +184,20 @@ def adopt(start: Callable[[], spawning.Spawned]) -> Boot:
             "are the limits of this session reached (ulimit -u, ulimit -n)?",
             id="PLG-HOST-004",
         ) from error
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _gone(pidfd: int, seconds: float) -> bool:
+    """Wait for a process to end (pidfd_open(2)); whether it did."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def write_id_maps(pid: int, identity: Identity) -> None:

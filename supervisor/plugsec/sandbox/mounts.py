@@ -109,8 +109,9 @@ def _attach(bind: Bind, tree: int) -> None:
         attributes |= linux.MOUNT_ATTR_NODEV
     if not bind.write:
         attributes |= linux.MOUNT_ATTR_RDONLY
-    if bind.device or (bind.write and not bind.exec):
-        # What a plugin can write must never be mapped executable; /dev/zero maps as fresh memory.
+    if not bind.exec and not bind.libraries:
+        # Neither started nor mapped executable: `ld.so FILE` needs no execute right on FILE, what a plugin
+        # can write would be code, and /dev/zero maps as fresh memory.
         attributes |= linux.MOUNT_ATTR_NOEXEC
     linux.mount_setattr(tree, "", attributes, recursive=True)
     linux.move_mount(tree, target)
