@@ -657,6 +657,36 @@ def test_resigned_with_the_current_key_is_caught_by_an_anchor_only(size, layout,
     assert caught.value.fault.first_seq <= size // 2 <= caught.value.fault.last_seq
 
 
+def resigned(directory, foreign, seq, /, **changes):
+    """Change a record's fields, re-hash what follows and re-sign the head; the log has no checkpoints."""
+    victim = Victim(directory, foreign)
+    victim.replace(seq, encode({**victim.record(seq), **changes}) + b"\n")
+    victim.rehash(seq + 1)
+    victim.write()
+    frontier = ()
+    for number, (_, raw) in enumerate(victim.lines):
+        frontier = merkle.push(frontier, number, merkle.leaf_hash(raw[:-1]))
+    victim.resign_head(victim.heads()[-1]._replace(
+        frontier=frontier, last=merkle.leaf_hash(victim.lines[-1][1][:-1]),
+        offset=sum(len(raw) for _, raw in victim.lines)))
+
+
+@pytest.mark.parametrize(("seq", "changes", "kind"), [
+    (3, {"seq": 7}, "edited"), (3, {"seq": 2}, "edited"), (4, {"seq": 5}, "edited"),
+    (2, {"seq": "2"}, "malformed"), (2, {"prev": 7}, "malformed"),
+    (0, {"event": "run.start"}, "foreign"), (0, {"detail": []}, "foreign"),
+    (0, {"detail": {"origin": "plugsec.audit/other/0", "epoch": 1}}, "foreign"),
+])
+def test_a_chain_that_holds_must_still_be_a_log(seq, changes, kind, foreign, tmp_path):
+    directory = logs.write(tmp_path / "log", 5)
+    resigned(directory, foreign, 4, detail={"within the epoch": "not seen"})
+    assert verify(directory).size == 5
+    resigned(directory, foreign, seq, **changes)
+    with pytest.raises(LogTampered) as caught:
+        verify(directory)
+    assert caught.value.fault.kind == kind
+
+
 def test_an_older_log_replayed_is_caught_by_an_anchor(sound, tmp_path):
     directory = logs.copy(sound(65, "one segment"), tmp_path / "log")
     older = logs.copy(directory, tmp_path / "older")

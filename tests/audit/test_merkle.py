@@ -94,7 +94,7 @@ def test_the_newest_leaf_is_proven_at_every_size():
         merkle.verify_inclusion(LEAVES[size], size, size + 1, path, merkle.root_of(frontier))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_consistency_proof_holds_and_no_altered_one_does(data):
     new = data.draw(st.integers(1, len(LEAVES)))
@@ -112,6 +112,7 @@ def test_a_consistency_proof_holds_and_no_altered_one_does(data):
 HASHES = st.binary(min_size=32, max_size=32)
 
 
+@settings(deadline=None)
 @given(st.integers(-3, 2**70), st.integers(-3, 2**70), st.lists(HASHES, max_size=80))
 def test_a_proof_of_nonsense_is_refused_not_crashed_on(index, size, path):
     with pytest.raises(ProofRefused):

@@ -8,7 +8,7 @@ import logs
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugsec.audit import note
@@ -120,6 +120,7 @@ def test_another_key_is_refused():
         specification_verifies(forged, note.verifier_key(CHECKPOINT.origin, PUBLIC))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(SIGNED) - 1), st.integers(0, 7))
 def test_no_flipped_bit_is_accepted(position, bit):
     changed = bytearray(SIGNED)
@@ -128,6 +129,7 @@ def test_no_flipped_bit_is_accepted(position, bit):
         note.open_checkpoint(bytes(changed), PUBLIC)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_nonsense_is_refused_not_crashed_on(data):
     with pytest.raises(NoteRefused):

@@ -27,13 +27,14 @@ def record_of(detail, **more):
     return decode_canonical(line)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(DETAILS, ANY_TEXT, ANY_TEXT)
 def test_any_detail_makes_a_line(detail, run, decision):
     record = record_of(detail, run=run, decision=decision)
     assert (record["seq"], record["event"]) == (3, "denial")
 
 
+@settings(deadline=None)
 @given(DETAILS, st.lists(st.text(min_size=1, max_size=8) | st.binary(min_size=1, max_size=8), min_size=1,
                          max_size=4))
 def test_no_secret_survives_in_any_position(detail, secrets):

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugsec.exchange.display import escape, escape_lines
@@ -41,6 +41,7 @@ def test_display(text, shown):
 TEXTS = st.one_of(st.text(st.characters(), max_size=300), st.binary(max_size=300))
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(64, 400))
 def test_whatever_comes_in_one_bounded_printable_line_comes_out(text, limit):
     shown = escape(text, limit=limit)
@@ -51,12 +52,14 @@ def test_whatever_comes_in_one_bounded_printable_line_comes_out(text, limit):
     shown.encode("utf-8")
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(64, 400))
 def test_escaping_twice_changes_nothing(text, limit):
     once = escape(text, limit=limit)
     assert escape(once, limit=limit) == once
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=300))
 def test_bytes_and_text_of_the_same_content_look_the_same(text):
     assert escape(text.encode(), limit=4096) == escape(text, limit=4096)

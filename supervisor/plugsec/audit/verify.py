@@ -126,7 +126,7 @@ class _Pass:
                 known = (mark.size, mark.root) if mark else (self.head.size, self.head.root)
                 raise self._tampered(diagnose.disagreement(line, record, lines, diagnose.Context(
                     count, previous, before, shorter, *known, self.head)))
-            self._check_record(count, record, line)
+            self._note_time(record)
             before, last = last, merkle.leaf_hash(line.raw)
             shorter, frontier = frontier, merkle.push(frontier, count, last)
             count, previous = count + 1, line
@@ -163,9 +163,8 @@ class _Pass:
             raise self._tampered(Fault("segment missing", str(err.filename), None, None, None,
                                        f"the segment {err.filename} is missing")) from err
 
-    def _check_record(self, count: int, record: dict[str, Any], line: Line) -> None:
-        if count == 0 and not self._names_us(record):
-            raise self._tampered(self._foreign(line))
+    def _note_time(self, record: dict[str, Any]) -> None:
+        """A clock may be set back; that is worth knowing, and no fault of the log."""
         time = record.get("ts")
         if isinstance(time, str):
             self.steps_back += time < self.times[1]
