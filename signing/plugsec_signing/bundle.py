@@ -81,6 +81,8 @@ class BundleWriter:
                     id="PLG-BND-006",
                 )
             for name in sorted(contents):
+                if len(name) != 64 or not _HEX.issuperset(name):
+                    raise RuntimeError(f"{name!r} is not a SHA-256 in lower-case hex")
                 self._small(kind.prefix + name + kind.suffix, contents[name])
         self._entries = iter(envelope.files)
 

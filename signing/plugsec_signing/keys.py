@@ -206,8 +206,12 @@ def _create(path: str, content: bytes, mode: int) -> None:
         ) from err
     except (OSError, ValueError) as err:
         raise KeyFileError(f"{excerpt(path)} cannot be created: {err}", id="PLG-KEY-006") from err
-    with os.fdopen(fd, "wb") as file:
-        os.fchmod(fd, mode)  # the umask must neither widen nor narrow what ssh expects
-        file.write(content)
-        file.flush()
-        os.fsync(fd)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)  # the umask must neither widen nor narrow what ssh expects
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+    except OSError as err:
+        os.unlink(path)
+        raise KeyFileError(f"{excerpt(path)} cannot be written: {err}", id="PLG-KEY-006") from err

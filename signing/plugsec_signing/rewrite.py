@@ -86,6 +86,8 @@ class _replacing:  # noqa: N801 - reads as a verb in `with _replacing(path)`
                 os.fchmod(self._file.fileno(), self._mode)
                 os.fsync(self._file.fileno())
                 os.replace(self._new, self._path)
+            elif isinstance(error, OSError):  # a full disk shows while writing
+                raise error
         except OSError as err:
             raise BundleUnreadable(f"{excerpt(self._path)} cannot be replaced: {err.strerror}") from err
         finally:

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import os
+import resource
 import subprocess
 import tempfile
 
@@ -110,6 +111,19 @@ def test_an_existing_file_is_never_overwritten_and_no_half_pair_is_left(existing
     assert caught.value.id == "PLG-KEY-006"
     assert os.listdir(tmp_path) == [existing]
     assert (tmp_path / existing).read_text() == "precious"
+
+
+def test_a_disk_that_is_full_leaves_no_half_pair(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (0, 100, 395):  # nothing, half of the private file, all of it
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            with pytest.raises(KeyFileError) as caught:
+                keys.generate_keypair(str(tmp_path), "k", None, comment="c" * 400)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert caught.value.id == "PLG-KEY-006"
+        assert os.listdir(tmp_path) == []
 
 
 def _write(path, data: bytes, mode: int = 0o600) -> str:

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import os
+import resource
 import subprocess
 import sys
 
@@ -285,6 +286,23 @@ def test_a_bundle_that_does_not_hold_is_not_signed_and_stays_as_it_was(data, bun
     with open(path, "rb") as file:
         assert file.read() == data
     assert os.listdir(tmp_path) == [os.path.basename(path)]
+
+
+def test_a_disk_that_fills_up_while_signing_leaves_the_old_file_and_no_other(good, tmp_path):
+    with open(good, "rb") as file:
+        before = file.read()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(BundleError, match="cannot be replaced"):
+            rewrite.rewrite_signatures(
+                good, lambda head: rewrite.with_signature(head, kit.armour(kit.REVIEW, MANIFEST))
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with open(good, "rb") as file:
+        assert file.read() == before
+    assert os.listdir(tmp_path) == [os.path.basename(good)]
 
 
 def test_a_signature_over_something_else_is_not_added(good):
