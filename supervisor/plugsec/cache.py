@@ -60,7 +60,7 @@ def load(path: str) -> Any:  # noqa: ANN401
 
 def store(path: str, value: Any) -> None:  # noqa: ANN401
     """Best effort and atomic: a cache that cannot be written only costs time."""
-    temporary = f"{path}.{os.getpid()}"
+    temporary = f"{path}.{os.urandom(8).hex()}"
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

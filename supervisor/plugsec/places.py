@@ -93,7 +93,7 @@ def prepare_state(state: str) -> None:
 def _create(state: str, path: str) -> None:
     try:
         os.makedirs(state, 0o700, exist_ok=True)
-        temporary = f"{path}.{os.getpid()}"
+        temporary = f"{path}.{os.urandom(8).hex()}"
         with open(temporary, "w", encoding="ascii") as file:
             file.write(f"{STATE_FORMAT}\n")
         os.replace(temporary, path)

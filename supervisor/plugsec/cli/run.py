@@ -149,7 +149,7 @@ def _read_input(path: str | None) -> bytes | None:
 
 
 def _write_whole(path: str, data: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.urandom(8).hex()}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with open(fd, "wb") as file:

@@ -81,7 +81,7 @@ def _load(path: str) -> bytes | None:
 
 def _store(path: str, compiled: bytes) -> None:
     """Best effort: without a cache every run compiles, which is slower and just as safe."""
-    temporary = f"{path}.{os.getpid()}"
+    temporary = f"{path}.{os.urandom(8).hex()}"
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
