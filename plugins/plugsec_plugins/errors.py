@@ -18,6 +18,13 @@ The two bottom rooms do not know each other, so each room has its own root with 
 `plugsec.errors` draws them together (docs/adr/0002-one-error-shape.md).
 """
 
+# A name in a manifest may be megabytes long; what people read, and the audit log keeps, may not.
+TEXT_MAX = 2000
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= TEXT_MAX else text[:TEXT_MAX] + "…"
+
 
 class PluginError(Exception):
     """A refusal in words for people.
@@ -31,6 +38,7 @@ class PluginError(Exception):
     code: int = 70
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message, hint = _bounded(message), _bounded(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from plugsec_policies.errors import PolicyError
 from plugsec_policies.globs import parse_glob
 from plugsec_policies.limits import MILLISECONDS_MAX, parse_limit
-from plugsec_policies.permissions import PERMISSIONS_MAX, Permission, parse_permission
+from plugsec_policies.permissions import ASKED_MAX, PERMISSIONS_MAX, Permission, parse_permission
 from plugsec_policies.suggest import did_you_mean
 from plugsec_policies.tables import Table
 from plugsec_policies.versions import parse_range
@@ -158,9 +158,8 @@ def read_method_facts(table: Table) -> MethodFacts:
     return facts
 
 
-def read_permissions(table: Table) -> tuple[Permission, ...]:
-    """Read the list of permissions, wherever the table keeps it (`permissions` or `permission`)."""
-    key = "permissions" if table.has("permissions") else "permission"
+def read_permissions(table: Table, key: str) -> tuple[Permission, ...]:
+    """Read the list of permissions: `permissions` of a manifest, `permission` of plugin.toml."""
     entries = table.take(key)
     if entries is None:
         return ()
@@ -170,11 +169,12 @@ def read_permissions(table: Table) -> tuple[Permission, ...]:
         )
     found = []
     for index, entry in enumerate(entries):
-        inner = Table(entry, (*table.path, key, index), table.refuse)
         try:
             found.append(parse_permission(entry))
         except PolicyError as err:
-            inner.fail("name", err.message, err.hint)
+            table.refuse((*table.path, key, index), err.message, err.hint)
+    if sum(len(permission.value.atoms) for permission in found) > ASKED_MAX:
+        table.fail(key, f"it asks for more than {ASKED_MAX} things together", "ask for what is above them")
     return tuple(found)
 
 

@@ -65,7 +65,7 @@ def parse_manifest(envelope: Envelope) -> Manifest:
         table.take(key)
     runtime = _runtime(table)
     _check_entry(runtime, files)
-    permissions = fields.read_permissions(table)
+    permissions = fields.read_permissions(table, "permissions")
     _check_programs(permissions, files)
     methods = _methods(table, runtime.kind, files)
     manifest = Manifest(

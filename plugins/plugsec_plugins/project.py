@@ -141,7 +141,7 @@ class _Reader:
             requires_plugsec=fields.read_requires(table),
             runtime=runtime,
             methods=self._methods(table, runtime.kind),
-            permissions=fields.read_permissions(table),
+            permissions=fields.read_permissions(table, "permission"),
             limits=fields.read_limits(table, sizes=True),
             config_schema=self._schema_source(table, "config_schema", "schemas/config.json"),
             dependencies=fields.read_dependencies(table),

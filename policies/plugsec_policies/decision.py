@@ -27,7 +27,7 @@ from plugsec_policies.permissions import (
     to_plain,
     uncovered,
     union,
-    without_overlap,
+    without_denied,
 )
 from plugsec_policies.policy import BUILTIN_PREFIX, Policy, Rule
 
@@ -208,10 +208,9 @@ class _Ruling:
     def _denied(self, asked: PermissionSet) -> PermissionSet:
         for policy in self._policies:
             for rule in policy.denies:
-                denied = rule.permissions.get(asked.name)
-                if denied is None or not _speaks_of(rule, self._request.name):
+                if not _speaks_of(rule, self._request.name):
                     continue
-                left = without_overlap(asked, denied)
+                left = without_denied(asked, rule.permissions)
                 for atom in asked.atoms:
                     if atom not in left.atoms:
                         self.unsupported = False

@@ -19,6 +19,13 @@ The two bottom rooms do not know each other, so each room has its own root with 
 
 from typing import NamedTuple
 
+# A name in a manifest may be megabytes long; what people read, and the audit log keeps, may not.
+TEXT_MAX = 2000
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= TEXT_MAX else text[:TEXT_MAX] + "…"
+
 
 class PolicyError(Exception):
     """A refusal in words for people.
@@ -32,6 +39,7 @@ class PolicyError(Exception):
     code: int = 70
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message, hint = _bounded(message), _bounded(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -18,8 +18,10 @@ from plugsec_policies.suggest import did_you_mean
 
 # A plugin that needs more places than this needs another design; bounds the quadratic comparisons.
 ATOMS_MAX = 256
-# `[[permission]]` entries of one plugin.
+# `[[permission]]` entries of one plugin, and all that they ask for together: a stranger's manifest must not
+# be able to make the decision long, which compares each of these with each thing that a policy grants.
 PERMISSIONS_MAX = 256
+ASKED_MAX = 1024
 # A reason is a sentence for the person who decides, not a document.
 REASON_MAX = 500
 NAME_MAX = 128
@@ -256,15 +258,27 @@ def uncovered(asked: PermissionSet, allowed: PermissionSet) -> tuple[Atom, ...]:
     return tuple(a for a in asked.atoms if not any(meet(a, b) == a for b in allowed.atoms))
 
 
-def without_overlap(asked: PermissionSet, denied: PermissionSet) -> PermissionSet:
-    """Drop every atom of `asked` that has anything at all in common with `denied`.
+def without_denied(asked: PermissionSet, denied: Mapping[str, PermissionSet]) -> PermissionSet:
+    """Drop every atom of `asked` that has anything at all in common with what one rule denies.
 
     Whole atoms, not their differences: what is left must not depend on which grants came before, or
-    adding a policy could widen (docs/formats/policy.md, "Deny").
+    adding a policy could widen (docs/formats/policy.md, "Deny"). A permission that includes another is
+    denied with it: who may write a file may read it, and `rox` executes what is below.
     """
-    meet = _KINDS[asked.name].meet
-    left = tuple(a for a in asked.atoms if all(meet(a, b) is None for b in denied.atoms))
-    return PermissionSet(asked.name, left)
+    atoms = asked.atoms
+    own = denied.get(asked.name)
+    if own is not None:
+        meet = _KINDS[asked.name].meet
+        atoms = tuple(a for a in atoms if all(meet(a, b) is None for b in own.atoms))
+    if asked.name == "fs.write" and "fs.read" in denied:
+        unread = denied["fs.read"].atoms
+        atoms = tuple(a for a in atoms if all(_meet_path(a, b) is None for b in unread))
+    if asked.name.startswith("fs.") and "exec" in denied:
+        programs = denied["exec"].atoms
+        atoms = tuple(
+            a for a in atoms if not a.word.endswith("x") or all(_meet_path(a, b) is None for b in programs)
+        )
+    return PermissionSet(asked.name, atoms)
 
 
 def support_needed(name: str, atom: Atom) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ EXTENDS_DEPTH_MAX = 8
 EXTENDS_MAX = 16
 # Rules of one policy with all that it extends; the decision looks at each of them.
 RULES_MAX = 4096
+# All that these rules grant and deny together: ten times the largest policy that was thought of.
+ATOMS_MAX = 8192
 # Faults reported at once; more are seldom read.
 PROBLEMS_MAX = 50
 ID_MAX = 64
@@ -447,4 +449,15 @@ def _merge(where: str, bases: list[dict[str, Any]], own: dict[str, Any]) -> dict
         raise PolicyMalformed(
             f"{where}: it has more than {RULES_MAX} rules with all that it extends", "split it"
         )
+    rules = [*plain["grants"], *plain["denies"]]
+    if sum(_size(value) for rule in rules for value in rule["permissions"].values()) > ATOMS_MAX:
+        raise PolicyMalformed(
+            f"{where}: its rules name more than {ATOMS_MAX} things", "name directories instead"
+        )
     return plain
+
+
+def _size(value: Any) -> int:  # noqa: ANN401
+    if isinstance(value, dict):
+        return sum(len(each) for each in value.values())
+    return len(value) if isinstance(value, list) else 1

@@ -17,7 +17,14 @@ TEXT_MAX = 256 * 1024
 # Tables and lists inside one another; policies need 4.
 DEPTH_MAX = 16
 
+# tomllib keeps every beginning of a dotted key: 130,000 parts, a 256 KB line, would need 60 GB. So a run of
+# names and dots this long is refused before it is parsed, also in a text or comment, where nobody writes it.
+DOTS_MAX = 64
+
 Path = tuple[str | int, ...]
+
+_NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_\"'. \t-]+")
+_NEXT_PART = re.compile(r"\.[ \t]*[A-Za-z0-9_\"'-]")
 
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$|^.*line (\d+)", re.ASCII)
 _SPACE = re.compile(r"[ \t]*")
@@ -50,6 +57,8 @@ def parse_toml(text: str, where: str) -> Document:
     if len(text) > TEXT_MAX:
         raise _malformed(where, f"it is longer than {TEXT_MAX} characters", "split it")
     text = text.replace("\r\n", "\n")
+    if any(len(_NEXT_PART.findall(run)) > DOTS_MAX for run in _NOT_IN_KEYS.split(text)):
+        raise _malformed(where, f"a key has more than {DOTS_MAX} parts", "flatten it")
     try:
         data = tomllib.loads(text)
     except RecursionError as err:
@@ -136,6 +145,8 @@ class _Scanner:
             self._skip(_SPACE)
             if not self._text.startswith(".", self._at):
                 return parts
+            if len(parts) >= DEPTH_MAX:
+                raise self._too_deep()
             self._at += 1
 
     def _assignment(self, prefix: Path, depth: int) -> None:
@@ -146,13 +157,13 @@ class _Scanner:
         self._at = end + 1  # the equals sign
         self._value(path, depth)
 
+    def _too_deep(self) -> PolicyMalformed:
+        where = f"{self._where}:{bisect_right(self._starts, self._at)}"
+        return _malformed(where, f"it is nested more than {DEPTH_MAX} deep", "flatten it")
+
     def _value(self, path: Path, depth: int) -> None:
         if depth > DEPTH_MAX:
-            raise _malformed(
-                f"{self._where}:{bisect_right(self._starts, self._at)}",
-                f"it is nested more than {DEPTH_MAX} deep",
-                "flatten it",
-            )
+            raise self._too_deep()
         self._skip(_SPACE)
         first = self._text[self._at]
         if first == "[":

@@ -207,6 +207,21 @@ def test_what_only_a_later_plugsec_runs_is_answered_as_that(plain):
         kit.parse(plain)
 
 
+def test_the_word_of_plugin_toml_is_not_a_word_of_the_manifest():
+    with pytest.raises(ManifestMalformed, match="no field permission"):
+        kit.parse(kit.changed("permission", [], kit.changed("permissions", ...)))
+
+
+def test_asking_for_thousands_of_things_is_refused():
+    entries = [
+        {"name": "host", "functions": [f"f{n}.g{m}" for m in range(250)], "reason": "", "optional": False}
+        for n in range(5)
+    ]
+    kit.parse(kit.changed("permissions", entries[:4]))
+    with pytest.raises(ManifestMalformed, match="more than 1024 things"):
+        kit.parse(kit.changed("permissions", entries))
+
+
 def test_a_schema_that_is_too_large_is_refused_before_it_is_read():
     files = [
         {**each, "size": 300_000} if each["path"] == "schemas/config.json" else each

@@ -205,7 +205,7 @@ DENIED = """
     [[grant]]
     id = "wide"
     plugins = ["*"]
-    fs.read = ["/srv"]
+    fs = { read = ["/srv"], write = ["/srv"] }
     env = ["TZ"]
     process = 9
     jit = true
@@ -223,6 +223,7 @@ DENIED = """
         ('fs.read = ["/srv/secret"]', "fs.read", {"paths": ["/srv"]}),
         ('fs.read = ["/"]', "fs.read", {"paths": ["/srv/a"]}),
         ('env = ["TZ"]', "env", {"names": ["TZ"]}),
+        ('fs.read = ["/srv/secret"]', "fs.write", {"paths": ["/srv/secret/out"]}),
         ("process = true", "process", {"max": 1}),
         ("jit = true", "jit", {}),
     ],
@@ -246,6 +247,27 @@ def test_a_denial_in_one_policy_holds_against_a_grant_in_another():
     denying = kit.policy(DENIED + 'env = ["TZ"]', where="deny.toml")
     error = refused(kit.request(kit.asks("env", names=["TZ"])), wide, denying)
     assert "deny.toml:10" in error.message
+
+
+def test_denying_to_write_still_lets_read():
+    policy = kit.policy(DENIED + 'fs.write = ["/srv"]')
+    assert decided(kit.request(kit.asks("fs.read", paths=["/srv/a"])), policy).fs_read == ("/srv/a",)
+
+
+def test_denying_a_program_refuses_to_execute_the_directory_that_holds_it():
+    policy = kit.policy("""
+        [[grant]]
+        id = "a"
+        plugins = ["*"]
+        fs.read = [{ path = "/opt", access = "rox" }]
+        [[deny]]
+        id = "d"
+        plugins = ["*"]
+        exec = ["/opt/bin/tool"]
+    """)
+    asks = kit.request(kit.asks("fs.read", paths=[{"path": "/opt/bin", "access": "rox"}]))
+    refused(asks, policy, host=kit.EVERYTHING)
+    decided(kit.request(kit.asks("fs.read", paths=["/opt/bin"])), policy, host=kit.EVERYTHING)
 
 
 def test_a_denied_host_refuses_a_wildcard_that_contains_it():

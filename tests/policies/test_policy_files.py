@@ -354,6 +354,12 @@ def test_all_mistakes_of_a_file_are_told_at_once():
     assert [each.where for each in found] == ["p.toml:3", "p.toml:4", "p.toml:8", "p.toml:10"]
 
 
+def test_a_policy_that_names_too_many_things_is_refused():
+    names = ", ".join(f'"f{n}"' for n in range(250))
+    rules = "".join(f'[[grant]]\nid = "g{n}"\nplugins = ["*"]\nhost = [{names}]\n' for n in range(33))
+    assert "more than 8192 things" in problems(kit.HEAD + rules)[0].message
+
+
 def test_a_policy_for_a_newer_plugsec_says_so():
     with pytest.raises(PolicyNewer, match="newer plugsec"):
         parse('schema = "plugsec.policy/2"\nnew_word = 1')

@@ -138,4 +138,21 @@ def test_every_key_of_a_random_document_is_on_its_line(pairs, fillers):
 
 
 def test_a_long_dotted_key_does_not_take_for_ever():
-    parse_toml(".".join(["a"] * 2000) + " = 1", "f")
+    for key in ("a = {}", "[{}]", "[[{}]]", "{} = 1", "a = {{ {} = 1 }}", "a . {}  = 1"):
+        with pytest.raises(PolicyMalformed):
+            parse_toml(key.format(".".join(["a"] * 120_000)), "f")
+        with pytest.raises(PolicyMalformed):
+            parse_toml(key.format(" . ".join(['"a"'] * 40_000)), "f")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#" + "." * 200,
+        'a = "' + "." * 200 + '"',
+        "# " + "e.g. one. " * 20,
+        'a = ["' + '", "'.join(["10.0.0.1"] * 500) + '"]',
+    ],
+)
+def test_dots_in_texts_and_comments_are_not_keys(text):
+    parse_toml(text, "f")
