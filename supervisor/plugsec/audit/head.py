@@ -37,6 +37,7 @@ SLOTS = 2
 _MAC_CHARS = 2 + 64  # a quoted SHA-256 in hexadecimal
 _WATERMARK = struct.Struct("<36sQ")  # boot id, generation
 _NUMBERS = ("generation", "size", "segment", "offset", "checkpoint_size", "checkpoint_offset")
+_MAX_NUMBER = 2**52  # bytes, records or heads: more than any disk holds, and 1 can still be added
 NO_HASH = bytes(merkle.HASH_BYTES)  # `prev` of the first record, and the chain before any checkpoint
 
 
@@ -101,23 +102,32 @@ def from_slot(slot: bytes, directory: str, key_of: Callable[[int], bytes]) -> He
         return None
     if fields.pop("format", None) != FORMAT:
         raise LogFormat(f"the audit log {directory} was written by a newer plugsec", "upgrade plugsec")
-    root = fields.pop("root", None)
     try:
-        for name in ("last", "checkpoint_chain"):
-            fields[name] = unhexlify(fields[name])
-        fields["frontier"] = tuple(unhexlify(peak) for peak in fields["frontier"])
-        fields["torn"] = tuple(fields["torn"])
-        head = Head(**fields)
-        well_formed = (
-            all(type(getattr(head, name)) is int and getattr(head, name) >= 0 for name in _NUMBERS)
-            and all(type(text) is str for text in (head.origin, head.boot_id))
-            and len(head.frontier) == head.size.bit_count()
-            and head.root.hex() == root
-        )
+        return _from_fields(fields)
     except (KeyError, TypeError, ValueError, AttributeError):
-        well_formed = False
-    # Its MAC is good, so this was written by whoever holds the key, but not by us.
-    return head if well_formed else None
+        return None  # its MAC is good, so this was written by whoever holds the key, but not by us
+
+
+def _from_fields(fields: dict[str, Any]) -> Head:
+    root = fields.pop("root")
+    for name in ("last", "checkpoint_chain"):
+        fields[name] = unhexlify(fields[name])
+    fields["frontier"] = tuple(unhexlify(peak) for peak in fields["frontier"])
+    fields["torn"] = tuple(fields["torn"])
+    head = Head(**fields)
+    digests = (head.last, head.checkpoint_chain, *head.frontier)
+    well_formed = (
+        all(type(getattr(head, name)) is int and 0 <= getattr(head, name) <= _MAX_NUMBER for name in _NUMBERS)
+        and type(head.origin) is type(head.boot_id) is str
+        and type(head.durable) is bool
+        and all(type(entry) is dict for entry in head.torn)
+        and all(len(digest) == merkle.HASH_BYTES for digest in digests)
+        and len(head.frontier) == head.size.bit_count()
+        and head.root.hex() == root
+    )
+    if not well_formed:
+        raise ValueError("a head with a good MAC that no writer of ours made")
+    return head
 
 
 class HeadFile:
