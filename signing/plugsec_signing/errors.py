@@ -8,9 +8,11 @@
     │   └── BundleUnreadable  2   PLG-BND-001 a file that cannot be opened
     ├── SignatureRefused      3   PLG-SIG-…   a present signature that does not verify
     ├── KeyRefused            3   PLG-KEY-…   a key that must not be used
-    │   └── KeyFileError      4   PLG-KEY-…   a key file that cannot be read, or must not be written
+    │   └── KeyFileError      4   PLG-KEY-…   a key file that is none, or must not be written
+    │       └── KeyFileUnreadable  2  PLG-KEY-008  a key file that cannot be opened
     ├── TrustRefused          3   PLG-TRU-…   a well-formed bundle that no trusted key vouches for
     └── TrustStoreError       4   PLG-TST-…   a trust store that is malformed or that others can write
+        └── NoSuchKey         2   PLG-TST-008 a key that the store does not have
 
 A class says what kind of thing was refused, the `id` of each refusal says exactly which rule;
 `error_ids.IDS` lists them all, and a test holds list and code equal. The two bottom rooms do not know each
@@ -104,6 +106,13 @@ class KeyFileError(KeyRefused):
     next_step = "give the path of an OpenSSH private key that only you can read"
 
 
+class KeyFileUnreadable(KeyFileError):
+    """The command line names a key file that cannot be opened (exit 2)."""
+
+    id = "PLG-KEY-008"
+    code = 2
+
+
 class TrustRefused(SigningError):
     """The bundle is well-formed, but no trusted key vouches for it now (exit 3)."""
 
@@ -118,6 +127,13 @@ class TrustStoreError(SigningError):
     id = "PLG-TST-001"
     code = 4
     next_step = "correct the file; `plugsec trust list` checks it"
+
+
+class NoSuchKey(TrustStoreError):
+    """The command line names a key that the trust store does not have (exit 2)."""
+
+    id = "PLG-TST-008"
+    code = 2
 
 
 def excerpt(text: object) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from plugsec_signing import ed25519, wire
-from plugsec_signing.errors import KeyFileError, KeyRefused, excerpt
+from plugsec_signing.errors import KeyFileError, KeyFileUnreadable, KeyRefused, excerpt
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -163,7 +163,7 @@ def _read_private(path: str) -> bytes:
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as err:
-        raise KeyFileError(f"the key {excerpt(path)} cannot be opened: {err}", id="PLG-KEY-007") from err
+        raise KeyFileUnreadable(f"the key {excerpt(path)} cannot be opened: {err}") from err
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_KEY_FILE_BYTES:

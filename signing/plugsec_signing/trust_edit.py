@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from plugsec_signing import trust_toml
-from plugsec_signing.errors import TrustStoreError, excerpt
+from plugsec_signing.errors import NoSuchKey, TrustStoreError, excerpt
 from plugsec_signing.times import format_time
 from plugsec_signing.trust import TrustedKey, TrustStore, load_trust, read_trust_files
 
@@ -78,9 +78,7 @@ def remove_key(directory: str, key_id: str, *, announce: Announce = _silently) -
             _sync(directory)
             return removed
     known = ", ".join(key.id for key in store.keys) or "none"
-    raise TrustStoreError(
-        f"the trust store has no key called {excerpt(key_id)}", f"it has: {known}", id="PLG-TST-008"
-    )
+    raise NoSuchKey(f"the trust store has no key called {excerpt(key_id)}", f"it has: {known}")
 
 
 def render(plain: dict[str, Any]) -> str:
