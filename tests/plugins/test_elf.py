@@ -72,6 +72,32 @@ def test_a_program_inside_another_file_is_read_at_its_offset(tmp_path):
         os.close(fd)
 
 
+def read_inside(tmp_path, data):
+    """Read a program that lies in the middle of a larger file, as payload files do."""
+    (tmp_path / "x").write_bytes(b"\0" * 100 + data + b"/" * 10_000)
+    fd = os.open(tmp_path / "x", os.O_RDONLY)
+    try:
+        return read_elf(fd, 100, len(data))
+    finally:
+        os.close(fd)
+
+
+def test_a_program_cannot_read_the_file_behind_it(tmp_path):
+    assert read_inside(tmp_path, made()).soname == "self.so"
+    for data in (
+        made(table=len(made()) + 10),
+        made(load_size=20_000, dynamic=[(1, 1), (5, 0x1000), (10, 9_000)]),
+    ):
+        with pytest.raises(ElfMalformed):
+            read_inside(tmp_path, data)
+
+
+@pytest.mark.parametrize("table", [2**31, 2**63 - 1, 2**63, 2**64 - 1])
+def test_an_offset_beyond_what_the_kernel_takes_is_refused(tmp_path, table):
+    with pytest.raises(ElfMalformed):
+        read_inside(tmp_path, made(table=table))
+
+
 def test_a_file_that_is_closed_or_a_directory_is_refused(tmp_path):
     fd = os.open(tmp_path, os.O_RDONLY)
     try:

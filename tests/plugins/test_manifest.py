@@ -207,6 +207,14 @@ def test_what_only_a_later_plugsec_runs_is_answered_as_that(plain):
         kit.parse(plain)
 
 
+@pytest.mark.parametrize("path", ["x" * 1_000_000, "methods/" + "x" * 1_000_000, "limits/" + "x" * 1_000_000])
+def test_a_message_stays_short_whatever_the_manifest_holds(path):
+    with pytest.raises(ManifestMalformed) as refused:
+        kit.parse(kit.changed(path, 1))
+    assert len(refused.value.message) <= 2001
+    assert len(refused.value.hint) <= 2001
+
+
 def test_the_word_of_plugin_toml_is_not_a_word_of_the_manifest():
     with pytest.raises(ManifestMalformed, match="no field permission"):
         kit.parse(kit.changed("permission", [], kit.changed("permissions", ...)))

@@ -108,6 +108,13 @@ def test_an_empty_policy_grants_nothing_and_demands_what_strict_demands():
     assert (policy.limits, policy.isolation) == (strict.limits, strict.isolation)
 
 
+def test_the_floor_is_required_even_when_a_cache_has_lost_it():
+    plain = {**builtin_plain("strict"), "isolation": {"required": [], "allow_degraded": ["seccomp"]}}
+    isolation = Policy.from_plain(plain).isolation
+    assert isolation.required == FLOOR
+    assert not isolation.allow_degraded & FLOOR
+
+
 def test_a_policy_of_its_own_may_set_higher_ceilings_than_strict():
     assert kit.policy("[limits]\nwall_ms = 60000").limits.wall_ms == 60000
 
