@@ -251,14 +251,14 @@ def test_a_granted_path_swapped_for_a_link_is_refused(home: Home, monkeypatch: p
         granted = own.directory / "granted"
         granted.mkdir(mode=0o777)
         policy = home.policy(_GRANTED.format(directory=granted))
-        enter = launch.Boot.enter
+        begin = launch.Boot.begin
 
         def swap(self: launch.Boot, *arguments: object) -> None:
             granted.rmdir()
             granted.symlink_to(other.directory)
-            enter(self, *arguments)  # type: ignore[arg-type]
+            begin(self, *arguments)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(launch.Boot, "enter", swap)
+        monkeypatch.setattr(launch.Boot, "begin", swap)
         outcome = home.attack(
             "@plugin.method\ndef go(): return open('/granted/secret').read()\n",
             policy,

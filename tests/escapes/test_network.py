@@ -158,26 +158,6 @@ def go(path):
         assert visited.count() == 0
 
 
-def test_a_datagram_pair_needs_the_namespace_too(home: Home) -> None:
-    """sendto an abstract name of the host: the network namespace (and Landlock's scope) is what refuses."""
-    code = """
-import socket
-@plugin.method
-def go(path):
-    try:
-        return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", path)
-    except OSError as error:
-        return "refused"
-"""
-    name = f"\0plugsec-{secrets.token_hex(8)}"
-    with listening(socket.AF_UNIX, socket.SOCK_DGRAM, name) as visited:
-        with weak.without(home.root, "network-namespace", "landlock"):
-            home.attack(code, input=json.dumps({"path": name}).encode())
-        assert visited.count() == 1
-        assert home.attack(code, input=json.dumps({"path": name}).encode()).result == "refused"
-        assert visited.count() == 0
-
-
 def test_a_granted_directorys_socket_is_not_reached(home: Home) -> None:
     """fs.read on a directory with a socket in it (/run has many) is no permission to talk to its owner."""
     code = """

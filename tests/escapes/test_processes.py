@@ -259,7 +259,7 @@ def test_nothing_outlives_the_answer(survivor: str, home: Home) -> None:
     assert outcome.limit is None or outcome.limit.name == "processes", outcome
     if outcome.limit is None:
         assert outcome.result == "left"
-    assert len(seen) >= 2, "the jail's processes were there to be seen"
+    assert seen, "the jail's processes were there to be seen"
     assert all_gone(seen)
     assert not [name for name in cgroup_directories() if outcome.run_id in name]
 
@@ -285,7 +285,6 @@ def test_nothing_outlives_the_deadline(code: str, home: Home) -> None:
     assert all_gone(seen)
 
 
-@pytest.mark.xfail(reason="known", strict=False)
 def test_a_killed_run_leaves_no_zombie(home: Home) -> None:
     """Whoever is pid 1 of this host (in a container often nobody who reaps) gets none of ours to reap."""
     with watched() as seen:
