@@ -1,4 +1,4 @@
-"""From policy files to the plain form: read, check every word, merge with what is extended (`policy_merge`)."""
+"""From policy files to the plain form: read them, check every word, merge (`policy_merge`)."""
 
 import hashlib
 import os
