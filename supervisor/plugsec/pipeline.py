@@ -223,6 +223,10 @@ class _Run:
                 f"{manifest.envelope.name} has no permission to read $INPUT, so it cannot get input files",
                 'the plugin must ask: [[permission]] name = "fs.read", paths = ["$INPUT"]',
             )
+        if self._call.output_dir is not None:
+            from plugsec.exchange.collect import check_destination  # noqa: PLC0415 - only with results
+
+            check_destination(self._call.output_dir)
         files = exchange_inputs.open_input_files(self._call.input_files)
         return _Decided(bundle, manifest, method, value, files, grant)
 

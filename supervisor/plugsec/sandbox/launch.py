@@ -1,6 +1,6 @@
 """The parent's side of the jail: start boot early, hand it its spec, follow it in, and end it.
 
-    spawn() ──▶ Boot (waiting, has done nothing) ──enter()──▶ Jail (entered, waiting for go()) ──▶ ended
+    spawn() ──▶ Boot (waiting, has done nothing) ──begin(), follow()──▶ Jail (entered, waiting for go()) ──▶ ended
 
 Boot is spawned before verification finishes, so that the interpreter's start overlaps it; without a
 grant it is killed having done nothing. posix_spawn only: never preexec_fn, never fork.
@@ -60,11 +60,6 @@ class Boot:
         control.send(self.sock, {"do": "cgroup"}, tuple(procs))
         for fd in procs:
             os.close(fd)
-
-    def enter(self, spec: SandboxSpec, identity: Identity, payload_fd: int, inputs: tuple[int, ...]) -> None:
-        """Hand over the spec and follow boot through every layer; raises EnterFailed."""
-        self.begin(spec, payload_fd, inputs)
-        self.follow(identity)
 
     def begin(self, spec: SandboxSpec, payload_fd: int, inputs: tuple[int, ...]) -> None:
         """Hand over the spec; boot sets off at once. Raises EnterFailed."""
@@ -168,7 +163,7 @@ class Boot:
 
 
 def spawn() -> Boot:
-    """Start boot; it waits for `enter` and does nothing without it. Raises HostUnsupported."""
+    """Start boot; it waits for `begin` and does nothing without it. Raises HostUnsupported."""
     return adopt(spawning.spawn)
 
 
