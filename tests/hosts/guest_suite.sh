@@ -64,13 +64,15 @@ shows "calls are reported by the kernel" \
   '{"socket", "execve", "ptrace"} <= {d["call"] for d in it["denials"] if d["source"] == "kernel"}'
 shows "file refusals are claimed" 'any(d["source"] == "claimed" for d in it["denials"])'
 shows "and the canary was not read" '"a canary" not in str(it)'
-for limit in flood:output:20 spin:wall:3 bomb:processes:20 hoard:memory:20; do
-  IFS=: read -r method name seconds <<LIMIT
-$limit
-LIMIT
-  expect 7 "$method ends" plugsec run hostile.plug "$method" --limit wall_ms=${seconds}000 --limit memory=64M --json
+while read -r method name narrowing; do
+  expect 7 "$method ends" plugsec run hostile.plug "$method" --limit "$narrowing" --json
   shows "by the limit $name" "it['limit']['name'] == '$name'"
-done
+done <<LIMITS
+flood output output_bytes=1M
+spin wall wall_ms=3000
+bomb processes processes=16
+hoard memory memory=64M
+LIMITS
 if [ "$(cat "$HOME/.ssh/id_ed25519")" = "a canary" ]; then met "nor changed"
 else missed "the canary was changed" "$HOME/.ssh/id_ed25519"; fi
 if ! pgrep -f sandbox/boot.py > out; then met "no process is left"; else missed "processes are left" out; fi
