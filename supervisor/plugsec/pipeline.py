@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import plugsec
 from plugsec import cache, places
 from plugsec.audit.log import AuditLog, Position
 from plugsec.errors import (
@@ -36,7 +37,7 @@ from plugsec.sandbox import build, cgroups, identity, launch, layers
 from plugsec.sandbox.spec import OWN_PROCESSES, File
 from plugsec.supervision import runs
 from plugsec.supervision.interruption import Interruption
-from plugsec_plugins.manifest import Manifest, parse_manifest
+from plugsec_plugins.manifest import Manifest, check_requires, parse_manifest
 from plugsec_plugins.runtimes.interface import adapter
 from plugsec_plugins.runtimes.plan import LaunchPlan
 from plugsec_policies.decision import Grant, HostSupport, Narrowing, Request, decide
@@ -199,6 +200,7 @@ class _Run:
 
     def _decide(self, bundle: VerifiedBundle | UnsafeUnsignedBundle) -> _Decided:
         manifest = parse_manifest(bundle.envelope)
+        check_requires(manifest, plugsec.__version__)
         method = _choose_method(manifest, self._call.method)
         self._known["method"] = method
         request = Request(

@@ -73,16 +73,22 @@ def test_a_failed_run_leaves_no_output(cli, home) -> None:
 
 def test_elsewhere_than_on_linux_a_run_is_one_clear_refusal(monkeypatch, capsys, home) -> None:
     import sys
+    from types import SimpleNamespace
 
-    from plugsec.__main__ import main
+    from plugsec import __main__
+    from plugsec.cli import app
 
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(sys, "argv", ["plugsec", "run", "p.plug"])
-    with pytest.raises(SystemExit) as refusal:
-        main()
-    assert refusal.value.code == 8
+    def on_macos(*arguments: str) -> int:
+        elsewhere = SimpleNamespace(
+            platform="darwin", argv=["plugsec", *arguments], stdout=sys.stdout, stderr=sys.stderr
+        )
+        monkeypatch.setattr(__main__, "sys", elsewhere)
+        monkeypatch.setattr(app, "sys", elsewhere)
+        with pytest.raises(SystemExit) as left:
+            __main__.main()
+        return int(left.value.code or 0)
+
+    assert on_macos("run", "p.plug") == 8
     assert "PLG-HOST-003" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["plugsec", "inspect", home.bundle({"main.py": ECHO})])
-    with pytest.raises(SystemExit) as done:
-        main()
-    assert done.value.code == 0
+    assert on_macos("inspect", home.bundle({"main.py": ECHO})) == 0
+    assert "acme/test" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import click
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +10,7 @@ from plugsec.cli import fast, run
 from plugsec.cli.declaration import FLAG, ONE, RUN_OPTIONS
 
 
-def command() -> click.Command:
+def command() -> Any:
     app = typer.Typer()
     run.register(app)
     return typer.main.get_command(app)
@@ -23,11 +22,8 @@ FLAGS = st.sampled_from([option.flag for option in RUN_OPTIONS] + ["--nope", "-h
 TOKENS = st.one_of(VALUES, FLAGS, st.builds(lambda flag, value: f"{flag}={value}", FLAGS, VALUES))
 
 
-def by_typer(tokens: list[str]) -> dict[str, Any] | None:
-    try:
-        context = COMMAND.make_context("run", list(tokens))
-    except (click.exceptions.Exit, click.ClickException):
-        return None
+def by_typer(tokens: list[str]) -> dict[str, Any]:
+    context = COMMAND.make_context("run", list(tokens))
     values = dict(context.params)
     for option in RUN_OPTIONS:
         if option.kind not in {FLAG, ONE}:
