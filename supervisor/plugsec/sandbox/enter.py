@@ -288,15 +288,17 @@ def _reap(sock: _socket.socket, plugin: int, spec: SandboxSpec, results: tuple[i
     linux.close_range(CONTROL_FD + 1, _FD_MAX)
     gc.disable()
     linux.seccomp_load(spec.seccomp_init, listener=False)
+    peak_kib = 0  # of the largest process; the kernel starts it anew at each fork (getrusage(2))
     while True:
         try:
-            pid, status = os.waitpid(-1, 0)
+            pid, status, usage = os.wait4(-1, 0)
         except ChildProcessError:
             os._exit(_BOOT_FAILED)
+        peak_kib = max(peak_kib, usage.ru_maxrss)
         if pid == plugin:
             break
     try:
-        control.send(sock, {"at": "exited", "status": status})
+        control.send(sock, {"at": "exited", "status": status, "peak_bytes": peak_kib * 1024})
     finally:
         os._exit(0)
 

@@ -1,6 +1,6 @@
 """The parent's side of the jail: start boot early, hand it its spec, follow it in, and end it.
 
-    spawn() ──▶ Boot (waiting, has done nothing) ──begin(), follow()──▶ Jail (entered, waiting for go()) ──▶ ended
+    spawn() ──▶ waiting, has done nothing ──begin(), follow()──▶ entered ──go()──▶ running ──▶ ended
 
 Boot is spawned before verification finishes, so that the interpreter's start overlaps it; without a
 grant it is killed having done nothing. posix_spawn only: never preexec_fn, never fork.

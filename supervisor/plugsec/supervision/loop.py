@@ -19,7 +19,7 @@ from plugsec.supervision.denials import Denial, DenialCounter
 from plugsec.supervision.dialects import Answer, Dialect, Oneshot, Rpc
 from plugsec.supervision.interruption import Interruption
 from plugsec.supervision.listener import Listener
-from plugsec.supervision.monitor import Monitor
+from plugsec.supervision.monitor import Monitor, high_water_bytes
 from plugsec.supervision.streams import OutputBudget, Reader, Writer
 
 # After its answer a plugin may flush and leave by itself; then it is ended.
@@ -93,6 +93,7 @@ class Supervision:
         if jail.listener >= 0:
             self._listener = Listener(jail.listener, call_names, start_once=self._is_oneshot)
         self._status: int | None = None
+        self._peak_bytes = 0
         self._ended = False
         self._launch_error = ""
         self._limit: str | None = None
@@ -169,6 +170,7 @@ class Supervision:
             os.close(fd)
         if message["at"] == "exited":
             self._status = int(message["status"])
+            self._peak_bytes = int(message["peak_bytes"])
             self._ended = True
         elif message["at"] == "failed":
             self._launch_error = f"{message['layer']}: {message['step']}: {message['detail']}"
@@ -176,6 +178,8 @@ class Supervision:
     def _finish(self, started: float) -> Facts:
         wall_ms = round((time.monotonic() - started) * 1000)
         cgroup = self._cgroup.usage() if self._cgroup is not None else None
+        # Not boot's own figure: it starts at its parent's, so it would tell how large the supervisor is.
+        self._peak_bytes = self._peak_bytes or high_water_bytes(self._jail.pid)
         full = _is_full(self._jail.tmp) or _is_full(self._jail.output)
         used = self._jail.end()
         self._drain()
@@ -184,10 +188,9 @@ class Supervision:
             self._limit = "output"
         peak = self._monitor.peak
         cpu_ms = peak.cpu_ms
-        memory = peak.memory_bytes
+        memory = max(peak.memory_bytes, self._peak_bytes)
         if used is not None:
             cpu_ms = max(cpu_ms, round((used.ru_utime + used.ru_stime) * 1000))
-            memory = memory or used.ru_maxrss * 1024
         if cgroup is not None:
             memory = cgroup.memory_peak_bytes or memory
         return Facts(

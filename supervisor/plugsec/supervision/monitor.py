@@ -105,6 +105,35 @@ def _memory(process: "psutil.Process", module: object) -> int:
     return size or _memory_of_threads(process.pid)
 
 
+def high_water_bytes(pid: int) -> int:
+    """The largest VmHWM among the descendants of `pid` (proc(5)); 0 when none is left."""
+    largest = 0
+    waiting = [str(pid)]
+    for _ in range(_THREADS_MAX):
+        if not waiting:
+            break
+        process = waiting.pop()
+        try:
+            with open(f"/proc/{process}/task/{process}/children", encoding="ascii") as file:
+                children = file.read().split()
+        except OSError:
+            continue
+        waiting += children
+        largest = max([largest, *map(_high_water, children)])
+    return largest
+
+
+def _high_water(pid: str) -> int:
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
 def _memory_of_threads(pid: int) -> int:
     """Resident bytes as a live thread shows them: a leader that has exited shows none (proc(5))."""
     for thread in os.listdir(f"/proc/{pid}/task")[:_THREADS_MAX]:
