@@ -17,8 +17,8 @@ from typing import BinaryIO, NamedTuple
 from image import TO_RUN, HostError, Image, require
 
 MEMORY_MIB = 3072
-BOOT_ALLOWANCE_SECONDS = 120    # added to the command's own time limit; a boot takes about ten
-STATUS_BYTES = 16    # "255\n" and room
+BOOT_ALLOWANCE_SECONDS = 120  # added to the command's own time limit; a boot takes about ten
+STATUS_BYTES = 16  # "255\n" and room
 
 
 class Host(NamedTuple):
@@ -40,8 +40,9 @@ def run(base: Image, host: Host, project: Path, command: list[str], *, seconds: 
     with tempfile.TemporaryDirectory(prefix="plugsec-host-") as name:
         work = Path(name)
         _pack(work / "project.tar", host, project, command)
-        machine = subprocess.Popen(_qemu(base, work), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE)
+        machine = subprocess.Popen(
+            _qemu(base, work), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         assert machine.stdout is not None and machine.stderr is not None
         deadline = threading.Timer(seconds + BOOT_ALLOWANCE_SECONDS, machine.kill)
         deadline.start()
@@ -68,8 +69,11 @@ def _read(path: Path) -> str:
 
 def _pack(path: Path, host: Host, project: Path, command: list[str]) -> None:
     """Write the project and the host's settings as the tar that the guest unpacks from its second disk."""
-    words = {"GUEST_USER": host.user, "USER_NAMESPACES": "yes" if host.user_namespaces else "no",
-             "MASKED_PROC": "yes" if host.masked_proc else "no"}
+    words = {
+        "GUEST_USER": host.user,
+        "USER_NAMESPACES": "yes" if host.user_namespaces else "no",
+        "MASKED_PROC": "yes" if host.masked_proc else "no",
+    }
     settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in words.items())
     with tarfile.open(path, "w") as tar:
         tar.add(project, arcname=".")
@@ -82,7 +86,7 @@ def _pack(path: Path, host: Host, project: Path, command: list[str]) -> None:
 
 def _qemu(base: Image, work: Path) -> list[str]:
     def file(path: Path) -> str:
-        return str(path).replace(",", ",,")    # QEMU's options are separated by commas
+        return str(path).replace(",", ",,")  # QEMU's options are separated by commas
 
     return [
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
@@ -101,4 +105,4 @@ def _qemu(base: Image, work: Path) -> list[str]:
         "-chardev", "file,id=out,path=/dev/stdout", "-device", "virtserialport,chardev=out,name=plugsec.out",
         "-chardev", f"file,id=status,path={file(work / 'status')}",
         "-device", "virtserialport,chardev=status,name=plugsec.status",
-    ]
+    ]  # fmt: skip

@@ -21,13 +21,26 @@ KERNEL = "linux-image-cloud-amd64"
 # What a stock server install has, as far as plugsec can see it; strace and bubblewrap serve whoever debugs.
 PACKAGES = ("python3", "libseccomp2", "openssh-client", "iproute2", "procps", "kmod", "bubblewrap", "strace")
 # In this order: each needs the ones before it.
-MODULES = ("virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci",
-           "virtio_blk", "virtio_console")
-DISK_MIB = 2048    # sparse; room for the project and for what the tests write
-BUILD_SECONDS = 1800    # a slow mirror; a build that takes longer hangs
+MODULES = (
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+)
+DISK_MIB = 2048  # sparse; room for the project and for what the tests write
+BUILD_SECONDS = 1800  # a slow mirror; a build that takes longer hangs
 # Program -> Debian package, as needed to build and to run.
-TO_BUILD = {"debootstrap": "debootstrap", "mke2fs": "e2fsprogs", "cpio": "cpio", "busybox": "busybox-static",
-            "dpkg-deb": "dpkg", "apt-get": "apt"}
+TO_BUILD = {
+    "debootstrap": "debootstrap",
+    "mke2fs": "e2fsprogs",
+    "cpio": "cpio",
+    "busybox": "busybox-static",
+    "dpkg-deb": "dpkg",
+    "apt-get": "apt",
+}
 TO_RUN = {"qemu-system-x86_64": "qemu-system-x86"}
 
 
@@ -50,8 +63,9 @@ def cache() -> Path:
 
 def image() -> Image:
     """Return the base image, building it first where it is missing (about two minutes, root only)."""
-    recipe = hashlib.sha256(b"\0".join(
-        (HERE / name).read_bytes() for name in ("image.py", "guest_init", "initrd_init"))).hexdigest()
+    recipe = hashlib.sha256(
+        b"\0".join((HERE / name).read_bytes() for name in ("image.py", "guest_init", "initrd_init"))
+    ).hexdigest()
     folder = cache() / f"{SUITE}-{recipe[:16]}"
     if not folder.is_dir():
         _build(folder)
@@ -75,8 +89,10 @@ def require(programs: dict[str, str]) -> None:
 
 def _build(folder: Path) -> None:
     if os.geteuid() != 0:
-        raise HostError("building the Debian image needs root, once; type: sudo make test-hosts, or as root\n"
-                        f"  XDG_CACHE_HOME={folder.parent.parent.parent} python3 tests/hosts/run.py --build")
+        raise HostError(
+            "building the Debian image needs root, once; type: sudo make test-hosts, or as root\n"
+            f"  XDG_CACHE_HOME={folder.parent.parent.parent} python3 tests/hosts/run.py --build"
+        )
     require(TO_BUILD)
     print(f"plugsec: building a stock Debian 12 in {folder} (once, about two minutes)", file=sys.stderr)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -102,15 +118,22 @@ def _build(folder: Path) -> None:
 
 def _fetch_kernel(work: Path, base: Path) -> None:
     """Unpack the suite's kernel under work/kernel, through apt as the *guest's* sources configure it."""
-    dirs = {"Dir::State": base / "var/lib/apt", "Dir::State::status": base / "var/lib/dpkg/status",
-            "Dir::Cache": base / "var/cache/apt", "Dir::Etc::sourcelist": base / "etc/apt/sources.list",
-            "Dir::Etc::sourceparts": "-", "Dir::Etc::trusted": base / "etc/apt/trusted.gpg",
-            "Dir::Etc::trustedparts": base / "etc/apt/trusted.gpg.d", "APT::Sandbox::User": "root"}
+    dirs = {
+        "Dir::State": base / "var/lib/apt",
+        "Dir::State::status": base / "var/lib/dpkg/status",
+        "Dir::Cache": base / "var/cache/apt",
+        "Dir::Etc::sourcelist": base / "etc/apt/sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::Etc::trusted": base / "etc/apt/trusted.gpg",
+        "Dir::Etc::trustedparts": base / "etc/apt/trusted.gpg.d",
+        "APT::Sandbox::User": "root",
+    }
     options = [word for key, value in dirs.items() for word in ("-o", f"{key}={value}")]
     _must(["apt-get", *options, "update", "-qq"])
     depends = _must(["apt-cache", *options, "depends", "--important", KERNEL])
-    versioned = next((word for word in depends.split() if word.startswith("linux-image-")
-                      and word != KERNEL), None)
+    versioned = next(
+        (word for word in depends.split() if word.startswith("linux-image-") and word != KERNEL), None
+    )
     if versioned is None:
         raise HostError(f"{KERNEL} names no kernel in {SUITE}: {depends!r}")
     _must(["apt-get", *options, "download", "-qq", versioned], cwd=work)
@@ -127,24 +150,42 @@ def _write_initrd(work: Path) -> None:
     shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
     for number, name in enumerate(MODULES):
         found = next((work / "kernel").rglob(f"{name}.ko"), None)
-        if found is not None:    # a later kernel may have it built in
+        if found is not None:  # a later kernel may have it built in
             shutil.copy(found, root / f"modules/{number:02}-{name}.ko")
     shutil.copy(HERE / "initrd_init", root / "init")
     (root / "init").chmod(0o755)
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*"))) + "\n"
-    archive = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input=names.encode(),
-                             capture_output=True, check=True).stdout
+    archive = subprocess.run(
+        ["cpio", "-o", "-H", "newc", "--quiet"],
+        cwd=root,
+        input=names.encode(),
+        capture_output=True,
+        check=True,
+    ).stdout
     (work / "out" / "initrd.gz").write_bytes(gzip.compress(archive, 6))
 
 
 def _must(command: list[str], cwd: Path | None = None) -> str:
     """Run a build step and return its output; raises HostError with the end of what it said."""
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C",
-           "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
+    env = {
+        **os.environ,
+        "DEBIAN_FRONTEND": "noninteractive",
+        "LC_ALL": "C",
+        "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin",
+    }
     try:
-        done = subprocess.run(command, cwd=cwd, env=env, text=True, errors="replace", check=False,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=BUILD_SECONDS)
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=env,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=BUILD_SECONDS,
+        )
     except (OSError, subprocess.TimeoutExpired) as err:
         raise HostError(f"{command[0]}: {err}") from err
     if done.returncode != 0:

@@ -29,7 +29,7 @@ HOSTS = (
     Host("debian12-masked-proc", masked_proc=True),
     Host("debian12-root", user="root"),
 )
-SUITE_SECONDS = 900    # emulation is about ten times slower than the machine it runs on
+SUITE_SECONDS = 900  # emulation is about ten times slower than the machine it runs on
 GUEST_PYTHON = "3.11"
 GUEST_GLIBC = 36
 
@@ -47,11 +47,34 @@ def site() -> Path:
         platforms = ["manylinux2014_x86_64", "manylinux1_x86_64"]
         platforms += [f"manylinux_2_{minor}_x86_64" for minor in range(5, GUEST_GLIBC + 1)]
         subprocess.run(
-            [sys.executable, "-m", "pip", "install", "-qq", "--require-hashes", "--no-deps",
-             "--only-binary", ":all:", "--python-version", GUEST_PYTHON, "--implementation", "cp",
-             "--abi", "cp311", "--abi", "abi3", "--abi", "none",
-             *(word for platform in platforms for word in ("--platform", platform)),
-             "--target", str(target), "-r", str(lock)], check=True)
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "-qq",
+                "--require-hashes",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--python-version",
+                GUEST_PYTHON,
+                "--implementation",
+                "cp",
+                "--abi",
+                "cp311",
+                "--abi",
+                "abi3",
+                "--abi",
+                "none",
+                *(word for platform in platforms for word in ("--platform", platform)),
+                "--target",
+                str(target),
+                "-r",
+                str(lock),
+            ],
+            check=True,
+        )
         target.rename(folder)
     return folder
 
@@ -62,15 +85,28 @@ def project(target: Path) -> None:
     wheel = next((CLONE / "dist").glob("plugsec-*.whl"), None)
     if wheel is None:
         raise HostError("no wheel in dist/; type: make test-hosts")
-    subprocess.run([sys.executable, "-m", "pip", "install", "-qq", "--no-index", "--no-deps",
-                    "--target", str(target / "site"), str(wheel)], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-qq",
+            "--no-index",
+            "--no-deps",
+            "--target",
+            str(target / "site"),
+            str(wheel),
+        ],
+        check=True,
+    )
     shutil.copy(HERE / "guest_suite.sh", target)
 
 
 def main(words: list[str]) -> int:
     """Run the suite or a command on the named hosts and print one closing line that counts hosts."""
     cut = words.index("--") if "--" in words else len(words)
-    names, command = words[:cut] or [host.name for host in HOSTS], words[cut + 1:]
+    names, command = words[:cut] or [host.name for host in HOSTS], words[cut + 1 :]
     if names == ["--build"]:
         print(image().disk.parent)
         return 0
@@ -87,8 +123,14 @@ def main(words: list[str]) -> int:
             began = time.monotonic()
             print(f"--- {host.name}", flush=True)
             # The suite reads the host's name, to know what it must find there.
-            status = run(base, host, target, command or ["sh", "guest_suite.sh", host.name],
-                         seconds=SUITE_SECONDS, out=sys.stdout.buffer)
+            status = run(
+                base,
+                host,
+                target,
+                command or ["sh", "guest_suite.sh", host.name],
+                seconds=SUITE_SECONDS,
+                out=sys.stdout.buffer,
+            )
             print(f"--- {host.name}: exit {status} after {time.monotonic() - began:.0f} s", flush=True)
             if status != 0:
                 failed.append(host.name)

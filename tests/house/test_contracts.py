@@ -28,8 +28,14 @@ def test_no_room_imports_against_the_layer_contract() -> None:
     pytest.importorskip("importlinter", reason="import-linter is missing; `make test` installs it")
     lint = "from importlinter.cli import lint_imports_command as lint; lint(['--no-cache'])"
     sources = os.pathsep.join(("supervisor", "policies", "signing", "plugins"))
-    done = subprocess.run([sys.executable, "-c", lint], cwd=CLONE, env={**os.environ, "PYTHONPATH": sources},
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", lint],
+        cwd=CLONE,
+        env={**os.environ, "PYTHONPATH": sources},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -24,7 +24,7 @@ CLONE = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted(path for pattern in ("*.md", "docs/**/*.md") for path in CLONE.glob(pattern))
 STATUS = re.compile(r"\s+# exit (\d+)$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-COMMAND_SECONDS = 120    # far above any command here; what takes longer hangs
+COMMAND_SECONDS = 120  # far above any command here; what takes longer hangs
 # What the reader of a document has in front of them when its story begins.
 AT_HAND = {
     "README.md": ("LICENSE",),
@@ -60,7 +60,7 @@ def steps(document: Path) -> Iterator[Step]:
                 yield step
             status = STATUS.search(line)
             step = Step(number, STATUS.sub("", line[2:]), int(status[1]) if status else 0, [])
-        elif inside and step and (line == ">" or line.startswith("> ")):    # the shell's second prompt
+        elif inside and step and (line == ">" or line.startswith("> ")):  # the shell's second prompt
             step = step._replace(command=f"{step.command}\n{line[2:]}")
         elif inside and step and line.strip():
             step.shown.append(line.strip())
@@ -71,8 +71,14 @@ STORIES = [document for document in DOCUMENTS if any(steps(document))]
 
 def missing_layers(environment: dict[str, str]) -> list[str]:
     """Ask doctor which layers that builtin:strict requires are missing on this host."""
-    doctor = subprocess.run([sys.executable, "-m", "plugsec", "doctor", "--json"], env=environment,
-                            capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS)
+    doctor = subprocess.run(
+        [sys.executable, "-m", "plugsec", "doctor", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_SECONDS,
+    )
     return list(json.loads(doctor.stdout)["missing"])
 
 
@@ -85,8 +91,14 @@ def test_a_document_tells_a_true_story(document: Path, tmp_path: Path) -> None:
     home.mkdir()
     here.mkdir()
     # NO_COLOR and a fixed width: what is compared is what a pipe shows.
-    environment = {"HOME": str(home), "PATH": f"{bin_dir}:{os.environ.get('PATH', os.defpath)}",
-                   "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "110", "TMPDIR": str(tmp_path)}
+    environment = {
+        "HOME": str(home),
+        "PATH": f"{bin_dir}:{os.environ.get('PATH', os.defpath)}",
+        "LC_ALL": "C.UTF-8",
+        "NO_COLOR": "1",
+        "COLUMNS": "110",
+        "TMPDIR": str(tmp_path),
+    }
     if missing := missing_layers(environment):
         pytest.skip(f"this host lacks {', '.join(missing)}")
     for name in AT_HAND.get(str(document.relative_to(CLONE)), ()):
@@ -97,9 +109,17 @@ def test_a_document_tells_a_true_story(document: Path, tmp_path: Path) -> None:
         if step.command.startswith("cd "):
             here /= step.command[3:].strip()
             continue
-        done = subprocess.run(["bash", "-c", step.command], cwd=here, env=environment, text=True, check=False,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=COMMAND_SECONDS)
+        done = subprocess.run(
+            ["bash", "-c", step.command],
+            cwd=here,
+            env=environment,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=COMMAND_SECONDS,
+        )
         assert done.returncode == step.status, f"{where}\n{done.stdout}"
         for line in step.shown:
             pattern = ".*".join(re.escape(part) for part in line.split("…"))

@@ -39,14 +39,17 @@ def test_the_only_program_is_plugsec() -> None:
 
 
 def below(source: Path, target: str) -> set[str]:
-    return {f"{target}/{path.relative_to(source)}" for path in source.rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts}
+    return {
+        f"{target}/{path.relative_to(source)}"
+        for path in source.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_file_of_a_room_is_in_the_wheel(room: str) -> None:
     wanted = below(ROOMS[room], room)
-    if room == "plugsec_plugins":    # `plugsec demo` and authors find the examples there
+    if room == "plugsec_plugins":  # `plugsec demo` and authors find the examples there
         wanted |= below(CLONE / "plugins/examples", f"{room}/examples")
     assert wanted == {name for name in files(installed()) if name.startswith(f"{room}/")}
 
