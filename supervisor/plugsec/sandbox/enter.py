@@ -106,12 +106,14 @@ def _main(sock: _socket.socket) -> None:
     become_jail_user(setgroups=spec.setgroups)
     if os.getppid() != supervisor:
         os._exit(_BOOT_FAILED)
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    setup_cpu_ms = round((own.ru_utime + own.ru_stime) * 1000)  # not the plugin's, so told to be taken off
     at("pid-namespace", "fork init")
     alive_read, alive_write = os.pipe()
     init = os.fork()
     if init == 0:
         os.close(alive_write)
-        _init(sock, spec, trees, payload_fd, input_fds, alive_read)
+        _init(sock, spec, trees, payload_fd, input_fds, alive_read, setup_cpu_ms)
     _wait_for(init, sock, (alive_read, payload_fd, *input_fds, *trees, 0, 1, 2, RPC_FD))
 
 
@@ -195,7 +197,13 @@ def _wait_for(init: int, sock: _socket.socket, unneeded: tuple[int, ...]) -> NoR
 
 
 def _init(  # noqa: PLR0917 - the one place where the whole of steps 6 to 9 can be read in order
-    sock: _socket.socket, spec: SandboxSpec, trees: list[int], payload: int, inputs: list[int], alive: int
+    sock: _socket.socket,
+    spec: SandboxSpec,
+    trees: list[int],
+    payload: int,
+    inputs: list[int],
+    alive: int,
+    setup_cpu_ms: int,
 ) -> NoReturn:
     try:
         die_with_parent()
@@ -229,7 +237,12 @@ def _init(  # noqa: PLR0917 - the one place where the whole of steps 6 to 9 can 
         at("pid-namespace", "fork plugin")
         plugin = os.fork()
         if plugin == 0:
-            _plugin(sock, spec, results, {"proc": has_proc, "mdwe": mdwe, "landlock_abi": abi})
+            _plugin(
+                sock,
+                spec,
+                results,
+                {"proc": has_proc, "mdwe": mdwe, "landlock_abi": abi, "setup_cpu_ms": setup_cpu_ms},
+            )
         _reap(sock, plugin, spec, results)
     except OSError as error:
         fail(sock, error.errno or 0, str(error))

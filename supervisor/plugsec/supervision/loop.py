@@ -190,7 +190,8 @@ class Supervision:
         cpu_ms = peak.cpu_ms
         memory = max(peak.memory_bytes, self._peak_bytes)
         if used is not None:
-            cpu_ms = max(cpu_ms, round((used.ru_utime + used.ru_stime) * 1000))
+            whole = round((used.ru_utime + used.ru_stime) * 1000)
+            cpu_ms = max(cpu_ms, whole - int(self._jail.entered["setup_cpu_ms"]))
         if cgroup is not None:
             memory = cgroup.memory_peak_bytes or memory
         return Facts(

@@ -38,6 +38,7 @@ class Monitor:
         self._cgroup = cgroup
         self._memory_bytes, self._processes, self._cpu_ms = memory_bytes, processes, cpu_ms
         self.peak = Reading()
+        self._setup_cpu_ms = (cgroup.usage().cpu_ms or 0) if cgroup is not None else 0
         self._cpu_s: dict[tuple[int, float], float] = {}  # by pid and start: the ended keep their last
         self.next_tick = time.monotonic() + TICK_S
 
@@ -54,12 +55,13 @@ class Monitor:
     def _from_cgroup(self) -> str | None:
         assert self._cgroup is not None  # noqa: S101 - the caller's condition
         usage = self._cgroup.usage()
-        self._note(usage.memory_peak_bytes or 0, usage.processes_peak or 0, usage.cpu_ms or 0)
+        cpu_ms = max(0, (usage.cpu_ms or 0) - self._setup_cpu_ms)  # boot's own part came before
+        self._note(usage.memory_peak_bytes or 0, usage.processes_peak or 0, cpu_ms)
         if usage.oom_kills:
             return "memory"
         if usage.forks_refused:
             return "processes"
-        return "cpu" if usage.cpu_ms is not None and usage.cpu_ms > self._cpu_ms else None
+        return "cpu" if cpu_ms > self._cpu_ms else None
 
     def _from_tree(self) -> str | None:
         import psutil  # noqa: PLC0415 - see the module's docstring
