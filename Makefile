@@ -50,7 +50,7 @@ format: dev
 
 bench: runtime
 	@.ci/prepare system libseccomp bwrap
-	@$(CLEAN_ENV) $(PY) bench/run.py $(BENCH_ARGS)
+	@$(CLEAN_ENV) $(PY) tests/bench/run.py $(BENCH_ARGS)
 
 test-hosts: runtime
 	@$(CLEAN_ENV) $(PY) tests/hosts/run.py $(HOSTS)
