@@ -54,11 +54,6 @@ if TYPE_CHECKING:
 DEFAULT_POLICY = "builtin:strict"
 _RECORDED_DENIALS_MAX = 100  # of one run; their number is recorded in full
 _OUTPUT_DEPTH_MAX = 16
-# Which member of Limits a limit's exit name stands for.
-_LIMIT_FIELDS = {
-    "wall": "wall_ms", "cpu": "cpu_ms", "memory": "memory_bytes", "processes": "processes",
-    "output": "output_bytes", "files": "tmp_bytes", "denials": "denials",
-}  # fmt: skip
 
 
 class Call(NamedTuple):
@@ -386,7 +381,8 @@ class _Run:
             case "interrupted":
                 raise Interrupted(ended.message)
             case "limit":
-                value = getattr(limits, _LIMIT_FIELDS[ended.limit])
+                in_force = limits._replace(processes=build.tasks_allowed(decided.grant))
+                value = getattr(in_force, ended.field)
                 self._known["limit"] = Limit(ended.limit, value)
                 raise _limit_reached(ended, value)
             case "host":
@@ -625,7 +621,7 @@ def _entering_failed(error: launch.EnterFailed) -> Refusal:
 def _limit_reached(ended: "Ended", value: int) -> LimitReached:
     said = f" ({ended.message})" if ended.message else ""
     return LimitReached(
-        f"the limit {ended.limit} ended the run: {_LIMIT_FIELDS[ended.limit]} = {value}{said}",
+        f"the limit {ended.limit} ended the run: {ended.field} = {value}{said}",
         "the plugin's [limits], the policy's [limits] and --limit decide it; the smallest counts",
         id=f"PLG-LIM-{_LIMIT_NUMBERS[ended.limit]}",
     )

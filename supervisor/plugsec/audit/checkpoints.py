@@ -42,8 +42,11 @@ def write(writer: "Writer", head: Head) -> tuple[Head, bytes]:
     fd = writer.open_checkpoints()
     files.write_whole(fd, line, head.checkpoint_offset)
     os.fdatasync(fd)
-    new = head._replace(checkpoint_size=head.size, checkpoint_offset=head.checkpoint_offset + len(line),
-                        checkpoint_chain=chained(head.checkpoint_chain, line))
+    new = head._replace(
+        checkpoint_size=head.size,
+        checkpoint_offset=head.checkpoint_offset + len(line),
+        checkpoint_chain=chained(head.checkpoint_chain, line),
+    )
     return writer.commit(new, durable=True), signed
 
 

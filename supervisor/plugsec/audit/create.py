@@ -19,8 +19,14 @@ RESERVE_BYTES = 256 * 1024
 
 _FIRST_SEGMENT = files.segment_name(1)
 _NEW_HEAD = "head.new"
-_LEFTOVERS = (_NEW_HEAD, files.RESERVE, files.CHECKPOINTS, _FIRST_SEGMENT,
-              keys.secret_name(1), keys.public_name(1))
+_LEFTOVERS = (
+    _NEW_HEAD,
+    files.RESERVE,
+    files.CHECKPOINTS,
+    _FIRST_SEGMENT,
+    keys.secret_name(1),
+    keys.public_name(1),
+)
 _HOST_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
 
 
@@ -37,16 +43,35 @@ def create(dirfd: int, directory: str, session: str, boot: str, redact: record.R
     files.write_new(dirfd, keys.secret_name(1), secret)
     files.write_new(dirfd, keys.public_name(1), public_line.encode() + b"\n")
     line = record.build(
-        seq=0, prev=head.NO_HASH, event="log.created", session=session, boot_id=boot, optional={},
-        detail={"origin": origin, "epoch": 1, "public_key": public_line}, redact=redact)
+        seq=0,
+        prev=head.NO_HASH,
+        event="log.created",
+        session=session,
+        boot_id=boot,
+        optional={},
+        detail={"origin": origin, "epoch": 1, "public_key": public_line},
+        redact=redact,
+    )
     files.write_new(dirfd, _FIRST_SEGMENT, line + b"\n")
     files.write_new(dirfd, files.CHECKPOINTS, b"")
     fill_reserve(dirfd)
     leaf = merkle.leaf_hash(line)
     first = head.Head(
-        origin=origin, epoch=1, generation=1, size=1, frontier=(leaf,), last=leaf, segment=1,
-        offset=len(line) + 1, durable=True, boot_id=boot, checkpoint_size=0, checkpoint_offset=0,
-        checkpoint_chain=head.NO_HASH, torn=())
+        origin=origin,
+        epoch=1,
+        generation=1,
+        size=1,
+        frontier=(leaf,),
+        last=leaf,
+        segment=1,
+        offset=len(line) + 1,
+        durable=True,
+        boot_id=boot,
+        checkpoint_size=0,
+        checkpoint_offset=0,
+        checkpoint_chain=head.NO_HASH,
+        torn=(),
+    )
     files.write_new(dirfd, _NEW_HEAD, head.to_slot(first, keys.mac_key(secret)) * head.SLOTS)
     for name in (files.KEYS, "."):
         files.sync_directory(dirfd, name)
@@ -84,8 +109,10 @@ def _clear(dirfd: int, directory: str) -> None:
         if name not in (files.LOCK, files.KEYS, files.TORN, *_LEFTOVERS):
             if name.startswith("segment-"):
                 raise files.headless(directory)
-            raise LogUnsafe(f"{directory} holds other things than an audit log ({name})",
-                            "name an empty or new directory with --audit")
+            raise LogUnsafe(
+                f"{directory} holds other things than an audit log ({name})",
+                "name an empty or new directory with --audit",
+            )
     with suppress(FileNotFoundError):
         fd = files.open_file(dirfd, _FIRST_SEGMENT, os.O_RDONLY)
         try:

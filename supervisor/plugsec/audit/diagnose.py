@@ -25,8 +25,14 @@ def place(line: Line) -> str:
 def malformed(line: Line, expected: int) -> Fault:
     """A line that is no record: overwritten, cut, or put there."""
     what = "is not a record" if line.whole else "is cut off, or longer than any record"
-    return Fault("malformed", line.file, line.number, expected, expected,
-                 f"{place(line)}, where record {expected} should stand, {what}")
+    return Fault(
+        "malformed",
+        line.file,
+        line.number,
+        expected,
+        expected,
+        f"{place(line)}, where record {expected} should stand, {what}",
+    )
 
 
 class Context(NamedTuple):
@@ -64,10 +70,22 @@ def disagreement(line: Line, record: dict[str, Any], rest: Iterator[Line], at: C
     for other in chain([following] if following else [], rest):
         found = parse(other)
         if found and found["seq"] == expected:
-            return Fault("reordered", line.file, line.number, expected, expected,
-                         f"record {expected} stands at {place(other)} instead of {place(line)}")
-    return Fault("removed", line.file, line.number, expected, seq - 1,
-                 f"{_records(expected, seq - 1)} removed before {place(line)}")
+            return Fault(
+                "reordered",
+                line.file,
+                line.number,
+                expected,
+                expected,
+                f"record {expected} stands at {place(other)} instead of {place(line)}",
+            )
+    return Fault(
+        "removed",
+        line.file,
+        line.number,
+        expected,
+        seq - 1,
+        f"{_records(expected, seq - 1)} removed before {place(line)}",
+    )
 
 
 def _edits(
@@ -116,8 +134,14 @@ def edited(line: Line, seq: int) -> Fault:
 
 
 def _inserted(line: Line, seq: int) -> Fault:
-    return Fault("inserted", line.file, line.number, seq, seq,
-                 f"{place(line)} was inserted: it claims to be record {seq}, which stands elsewhere")
+    return Fault(
+        "inserted",
+        line.file,
+        line.number,
+        seq,
+        seq,
+        f"{place(line)} was inserted: it claims to be record {seq}, which stands elsewhere",
+    )
 
 
 def _records(first: int, last: int) -> str:
@@ -127,11 +151,24 @@ def _records(first: int, last: int) -> str:
 def truncated(line: Line | None, count: int, head: Head) -> Fault:
     """The log ends before its head."""
     where = f"after {place(line)}" if line else "from the beginning"
-    return Fault("truncated", line.file if line else "", line.number if line else None, count, head.size - 1,
-                 f"{_records(count, head.size - 1)} cut off {where}")
+    return Fault(
+        "truncated",
+        line.file if line else "",
+        line.number if line else None,
+        count,
+        head.size - 1,
+        f"{_records(count, head.size - 1)} cut off {where}",
+    )
 
 
 def rewritten(first: int, last: int, what: str, file: str, number: int | None) -> Fault:
     """A chain that holds, but not the one that was signed: edited, and re-hashed from there on."""
-    return Fault("rewritten", file, number, first, last, f"among records {first} to {last} at least one was"
-                 f" changed and what follows re-hashed: they are not those of {what}")
+    return Fault(
+        "rewritten",
+        file,
+        number,
+        first,
+        last,
+        f"among records {first} to {last} at least one was"
+        f" changed and what follows re-hashed: they are not those of {what}",
+    )

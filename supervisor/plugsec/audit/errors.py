@@ -1,19 +1,19 @@
 """What the audit log can refuse, as one branch of `plugsec.errors`.
 
-    AuditError (exit 9)
-    ├── LogUnwritable    PLG-AUD-002   the system would not let us write
-    ├── LogTampered      PLG-AUD-003   what is there is not what was written; carries the `Fault`
-    ├── NeedsRecovery    PLG-AUD-004   a writer died half-way; the next append repairs and records it
-    ├── LogFull          PLG-AUD-005   no space: the reserve is spent, no run may start
-    ├── LogUnsafe        PLG-AUD-006   a symbolic link, another owner, or a mode that lets others in
-    ├── LogBusy          PLG-AUD-007   another process holds the writers' lock for too long
-    ├── LogFormat        PLG-AUD-008   written by a newer plugsec
-    ├── ReceiptRefused   PLG-AUD-009   a receipt whose parts do not belong together
-    ├── LogMissing       PLG-AUD-010   there is no log to read
-    ├── ReceiptMalformed PLG-AUD-011   exit 4: not a receipt at all
-    ├── ProofRefused     PLG-AUD-012   a Merkle proof that does not lead to the root
-    ├── NoteRefused      PLG-AUD-013   a checkpoint that cannot be read or that this log did not sign
-    └── ReceiptSigner    PLG-AUD-014   exit 3: a receipt by another key than expected
+AuditError (exit 9)
+├── LogUnwritable    PLG-AUD-002   the system would not let us write
+├── LogTampered      PLG-AUD-003   what is there is not what was written; carries the `Fault`
+├── NeedsRecovery    PLG-AUD-004   a writer died half-way; the next append repairs and records it
+├── LogFull          PLG-AUD-005   no space: the reserve is spent, no run may start
+├── LogUnsafe        PLG-AUD-006   a symbolic link, another owner, or a mode that lets others in
+├── LogBusy          PLG-AUD-007   another process holds the writers' lock for too long
+├── LogFormat        PLG-AUD-008   written by a newer plugsec
+├── ReceiptRefused   PLG-AUD-009   a receipt whose parts do not belong together
+├── LogMissing       PLG-AUD-010   there is no log to read
+├── ReceiptMalformed PLG-AUD-011   exit 4: not a receipt at all
+├── ProofRefused     PLG-AUD-012   a Merkle proof that does not lead to the root
+├── NoteRefused      PLG-AUD-013   a checkpoint that cannot be read or that this log did not sign
+└── ReceiptSigner    PLG-AUD-014   exit 3: a receipt by another key than expected
 """
 
 from typing import NamedTuple

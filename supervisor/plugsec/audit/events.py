@@ -4,19 +4,40 @@ An event that is not listed is a mistake of the caller, found by the first test 
 do not refuse unknown events: a log may have been continued by a newer plugsec.
 """
 
-DURABLE = frozenset({
-    "bundle.refused", "policy.refused", "run.refused", "connection.refused",
-    "run.start", "run.end",
-    "override.used", "trust.changed", "revocation.changed", "policy.changed", "limit.hit",
-    "log.created", "log.rotated", "log.recovered", "log.full", "key.rotated",
-})
+DURABLE = frozenset(
+    {
+        "bundle.refused",
+        "policy.refused",
+        "run.refused",
+        "connection.refused",
+        "run.start",
+        "run.end",
+        "override.used",
+        "trust.changed",
+        "revocation.changed",
+        "policy.changed",
+        "limit.hit",
+        "log.created",
+        "log.rotated",
+        "log.recovered",
+        "log.full",
+        "key.rotated",
+    }
+)
 """On the disk before the caller proceeds, whatever the caller asked for: decisions, the bounds of a run,
 changes of what is trusted, and the log's own history."""
 
-PROMPT = frozenset({
-    "bundle.verified", "policy.decided", "denial", "connection.opened", "host.call", "waiver.used",
-    "config.changed",
-})
+PROMPT = frozenset(
+    {
+        "bundle.verified",
+        "policy.decided",
+        "denial",
+        "connection.opened",
+        "host.call",
+        "waiver.used",
+        "config.changed",
+    }
+)
 """Written (visible to every process) at once; on the disk with the next durable record or checkpoint."""
 
 EVENTS = DURABLE | PROMPT

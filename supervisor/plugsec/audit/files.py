@@ -54,8 +54,10 @@ def open_directory(path: str, *, create: bool = False) -> int:
     except FileNotFoundError as err:
         raise missing(path) from err
     except NotADirectoryError as err:  # also what O_NOFOLLOW with O_DIRECTORY says of a symbolic link
-        raise LogUnsafe(f"the audit directory {path} is a symbolic link or not a directory",
-                        "name the real directory with --audit") from err
+        raise LogUnsafe(
+            f"the audit directory {path} is a symbolic link or not a directory",
+            "name the real directory with --audit",
+        ) from err
     except OSError as err:
         raise LogUnwritable(f"cannot open the audit directory {path}: {err.strerror}") from err
     try:
@@ -73,19 +75,24 @@ def _make(path: str) -> None:
     except FileExistsError:
         pass
     except OSError as err:
-        raise LogUnwritable(f"cannot create the audit directory {path}: {err.strerror}",
-                            "choose another one with --audit") from err
+        raise LogUnwritable(
+            f"cannot create the audit directory {path}: {err.strerror}", "choose another one with --audit"
+        ) from err
 
 
 def _check_owner(status: os.stat_result, path: str, *, writing: bool) -> None:
     """Ours and closed to others. Root may read anybody's log, but a record in it would be a stranger's."""
     uid = os.geteuid()
     if status.st_uid != uid and (writing or uid != 0):
-        raise LogUnsafe(f"{path} belongs to uid {status.st_uid}, not to uid {uid}",
-                        "every user has a log of their own; name yours with --audit")
+        raise LogUnsafe(
+            f"{path} belongs to uid {status.st_uid}, not to uid {uid}",
+            "every user has a log of their own; name yours with --audit",
+        )
     if stat.S_IMODE(status.st_mode) & 0o077:
-        raise LogUnsafe(f"{path} is open to other users (mode {stat.S_IMODE(status.st_mode):04o})",
-                        f"chmod go= {path}, and ask who could have written there")
+        raise LogUnsafe(
+            f"{path} is open to other users (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"chmod go= {path}, and ask who could have written there",
+        )
 
 
 def open_file(dirfd: int, name: str, flags: int, mode: int = 0o600) -> int:
@@ -126,8 +133,10 @@ def lock(fd: int, *, shared: bool = False) -> None:
             return fcntl.flock(fd, how)
         except BlockingIOError as err:
             if time.monotonic() > deadline:
-                raise LogBusy(f"the audit log's lock was not released within {LOCK_WAIT_S:.0f} s",
-                              "see who holds it: fuser -v LOG/lock") from err
+                raise LogBusy(
+                    f"the audit log's lock was not released within {LOCK_WAIT_S:.0f} s",
+                    "see who holds it: fuser -v LOG/lock",
+                ) from err
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 

@@ -153,8 +153,16 @@ class HeadFile:
         valid = sorted((head for head in self.slots if head), key=_generation, reverse=True)
         if not valid or len(raw) != SLOTS * SLOT:
             raise LogTampered(
-                Fault("head", files.HEAD, None, None, None,
-                      "the head does not verify under the key of its epoch"), self._directory)
+                Fault(
+                    "head",
+                    files.HEAD,
+                    None,
+                    None,
+                    None,
+                    "the head does not verify under the key of its epoch",
+                ),
+                self._directory,
+            )
         self.current = valid[0]
         return valid
 

@@ -52,7 +52,9 @@ class AuditLog:
     """
 
     def __init__(
-        self, directory: str, *,
+        self,
+        directory: str,
+        *,
         redact: Callable[[str], str] | Iterable[str | bytes] = (),
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
@@ -66,7 +68,9 @@ class AuditLog:
 
     @classmethod
     def open(
-        cls, directory: str, *,
+        cls,
+        directory: str,
+        *,
         redact: Callable[[str], str] | Iterable[str | bytes] = (),
         segment_bytes: int = SEGMENT_BYTES,
     ) -> Self:
@@ -74,9 +78,15 @@ class AuditLog:
         return cls(directory, redact=redact, segment_bytes=segment_bytes)
 
     def append(
-        self, event: str, *,
-        run: str | None = None, bundle_id: str | None = None, policy_digest: str | None = None,
-        decision: str | None = None, detail: Mapping[str, Any] | None = None, durable: bool = False,
+        self,
+        event: str,
+        *,
+        run: str | None = None,
+        bundle_id: str | None = None,
+        policy_digest: str | None = None,
+        decision: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+        durable: bool = False,
     ) -> Position:
         """Append one record; the event's kind may make it durable although the caller did not ask.
 
@@ -151,7 +161,12 @@ class AuditLog:
                 raise _refusal(err, self.directory) from err
 
     def _append(
-        self, head: Head, event: str, detail: Mapping[str, Any], optional: Mapping[str, str | None], *,
+        self,
+        head: Head,
+        event: str,
+        detail: Mapping[str, Any],
+        optional: Mapping[str, str | None],
+        *,
         durable: bool,
     ) -> tuple[Head, bytes]:
         if head.offset >= self._segment_bytes:
@@ -159,7 +174,12 @@ class AuditLog:
         return self._writer.append(head, event, detail, optional, durable=durable)
 
     def _append_from_reserve(
-        self, event: str, detail: Mapping[str, Any], optional: Mapping[str, str | None], cause: OSError, *,
+        self,
+        event: str,
+        detail: Mapping[str, Any],
+        optional: Mapping[str, str | None],
+        cause: OSError,
+        *,
         durable: bool,
     ) -> tuple[Head, bytes]:
         """The disk is full: spend the reserve on saying so, then on what is already running."""
@@ -194,6 +214,8 @@ class AuditLog:
 
 def _refusal(err: OSError, directory: str) -> LogFull | LogUnwritable:
     if err.errno in _NO_SPACE:
-        return LogFull(f"the audit log {directory} has no space left, so no run may start",
-                       "free space on that file system, or name another directory with --audit")
+        return LogFull(
+            f"the audit log {directory} has no space left, so no run may start",
+            "free space on that file system, or name another directory with --audit",
+        )
     return LogUnwritable(f"cannot write the audit log {directory}: {err.strerror}")

@@ -105,8 +105,9 @@ class Reader:
 
     def segments(self) -> list[int]:
         """The numbers of the segments that are there, in order."""
-        return sorted(files.segment_number(name) for name in os.listdir(self.dirfd)
-                      if files.segment_number(name))
+        return sorted(
+            files.segment_number(name) for name in os.listdir(self.dirfd) if files.segment_number(name)
+        )
 
     def lines(self, head: Head) -> Iterator[Line]:
         """Every line that the head covers, from the first. Raises FileNotFoundError for a segment."""

@@ -57,13 +57,21 @@ def sign_receipt(log: "AuditLog", summary: Mapping[str, Any]) -> bytes:
     if summary.get("run_id", ended.get("run")) != ended.get("run"):
         raise RuntimeError("a receipt was asked for another run than the one that ended")
     head = evidence.head
-    body = encode({
-        "format": FORMAT, "origin": head.origin, "epoch": head.epoch,
-        "seq": evidence.position.seq, "record": evidence.line.decode(),
-        "inclusion": [node.hex() for node in evidence.path],
-        "tree": {"size": evidence.position.seq + 1, "root": evidence.root.hex()},
-        "summary": record.shaped(summary, log.redact),
-    }) + b"\n"
+    body = (
+        encode(
+            {
+                "format": FORMAT,
+                "origin": head.origin,
+                "epoch": head.epoch,
+                "seq": evidence.position.seq,
+                "record": evidence.line.decode(),
+                "inclusion": [node.hex() for node in evidence.path],
+                "tree": {"size": evidence.position.seq + 1, "root": evidence.root.hex()},
+                "summary": record.shaped(summary, log.redact),
+            }
+        )
+        + b"\n"
+    )
     with Reader(log.directory) as reader:
         secret = keys.load_secret(reader.dirfd, reader.directory, head.epoch)
     private = keys.signing_key(secret)
@@ -85,8 +93,10 @@ def verify_receipt(data: bytes, public_key: PublicKey) -> Receipt:
     body, signature = _split(data)  # 1
     signer = sshsig.verify(sshsig.parse(signature), body, sshsig.NAMESPACE_RECEIPT)  # 2
     if signer.blob != public_key.blob:
-        raise ReceiptSigner("the receipt is signed by another key than the one given",
-                            "give the public key of the log's epoch: --key LOG/keys/epoch-NNNNNN.pub")
+        raise ReceiptSigner(
+            "the receipt is signed by another key than the one given",
+            "give the public key of the log's epoch: --key LOG/keys/epoch-NNNNNN.pub",
+        )
     fields = _fields(body)  # 3
     try:
         line = fields["record"].encode()
@@ -117,8 +127,10 @@ def _split(data: bytes) -> tuple[bytes, bytes]:
         raise ReceiptMalformed(f"the receipt is longer than {MAX_RECEIPT} bytes")
     body, newline, signature = data.partition(b"\n")
     if not newline or not signature:
-        raise ReceiptMalformed("the file is not a receipt: it should be a line of JSON and a signature",
-                               "plugsec run … --receipt FILE writes one")
+        raise ReceiptMalformed(
+            "the file is not a receipt: it should be a line of JSON and a signature",
+            "plugsec run … --receipt FILE writes one",
+        )
     return body + newline, signature
 
 

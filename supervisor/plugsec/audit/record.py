@@ -69,9 +69,17 @@ def build(
     `optional` holds run, bundle_id, policy_digest and decision; absent ones leave no field.
     """
     record: dict[str, Any] = {
-        "v": VERSION, "seq": seq, "prev": prev.hex(), "ts": _now(), "mono_ns": str(time.monotonic_ns()),
-        "boot_id": boot_id, "host": escape(redact(os.uname().nodename), limit=_FIELD_CHARS),
-        "uid": os.getuid(), "pid": os.getpid(), "session": session, "event": event,
+        "v": VERSION,
+        "seq": seq,
+        "prev": prev.hex(),
+        "ts": _now(),
+        "mono_ns": str(time.monotonic_ns()),
+        "boot_id": boot_id,
+        "host": escape(redact(os.uname().nodename), limit=_FIELD_CHARS),
+        "uid": os.getuid(),
+        "pid": os.getpid(),
+        "session": session,
+        "event": event,
     }
     for name, value in optional.items():
         if value is not None:

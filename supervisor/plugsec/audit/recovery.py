@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         def open_segment(self, number: int) -> int: ...
         def open_checkpoints(self) -> int: ...
 
+
 _CHUNK = 1 << 20
 _MAX_UNSYNCED = 8 << 20
 """Bytes between two synced heads: 64 records of 64 KiB (the next checkpoint syncs), with room."""
@@ -93,15 +94,32 @@ def _missing(log: "OpenLog", head: Head, older: Sequence[Head]) -> Fault | None:
     except FileNotFoundError as err:
         return Fault("missing file", str(err.filename), None, None, None, f"{err.filename} is missing")
     if size < head.offset:
-        return Fault("truncated", name, None, None, head.size - 1,
-                     f"{name} holds {size} bytes where the head counts {head.offset}")
+        return Fault(
+            "truncated",
+            name,
+            None,
+            None,
+            head.size - 1,
+            f"{name} holds {size} bytes where the head counts {head.offset}",
+        )
     if checkpoints < head.checkpoint_offset:
-        return Fault("truncated", files.CHECKPOINTS, None, None, None,
-                     f"{files.CHECKPOINTS} holds {checkpoints} bytes where the head counts"
-                     f" {head.checkpoint_offset}")
+        return Fault(
+            "truncated",
+            files.CHECKPOINTS,
+            None,
+            None,
+            None,
+            f"{files.CHECKPOINTS} holds {checkpoints} bytes where the head counts {head.checkpoint_offset}",
+        )
     if not head.durable and head.boot_id != log.boot and older and not _arrived(log, older[0], head):
-        return Fault("truncated", name, None, older[0].size, head.size - 1,
-                     f"{name} does not hold the records that the head counts")
+        return Fault(
+            "truncated",
+            name,
+            None,
+            older[0].size,
+            head.size - 1,
+            f"{name} does not hold the records that the head counts",
+        )
     return None
 
 
@@ -194,5 +212,11 @@ def _keep(writer: "Writer", tail: Tail) -> dict[str, Any]:
     kept = f"{files.TORN}/{tail.file}.{tail.offset}.{digest.hexdigest()[:16]}"
     os.rename(part, kept, src_dir_fd=writer.dirfd, dst_dir_fd=writer.dirfd)
     files.sync_directory(writer.dirfd, files.TORN)
-    return {"kept": kept, "file": tail.file, "offset": tail.offset, "bytes": tail.size,
-            "sha256": digest.hexdigest(), "whole_lines": newlines}
+    return {
+        "kept": kept,
+        "file": tail.file,
+        "offset": tail.offset,
+        "bytes": tail.size,
+        "sha256": digest.hexdigest(),
+        "whole_lines": newlines,
+    }

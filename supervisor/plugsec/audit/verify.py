@@ -97,15 +97,35 @@ class _Pass:
         self._check_end(*self._walk())
         head = self.head
         if self.chain != head.checkpoint_chain:
-            raise self._tampered(Fault("checkpoint", files.CHECKPOINTS, None, None, None,
-                                       f"{files.CHECKPOINTS} is not the one that the head covers"))
+            raise self._tampered(
+                Fault(
+                    "checkpoint",
+                    files.CHECKPOINTS,
+                    None,
+                    None,
+                    None,
+                    f"{files.CHECKPOINTS} is not the one that the head covers",
+                )
+            )
         self._check_beyond()
         return Verified(
-            directory=self.reader.directory, origin=head.origin, epoch=head.epoch,
-            epoch_key=self.public_line, size=head.size, root=head.root.hex(), segments=head.segment,
-            checkpoints=self.checkpoints, checkpointed=head.checkpoint_size, anchored=self.anchored, sealed=0,
-            current_epoch=head.size - self.anchored, beyond_head=0, clock_steps_back=self.steps_back,
-            first_ts=self.times[0], last_ts=self.times[1])
+            directory=self.reader.directory,
+            origin=head.origin,
+            epoch=head.epoch,
+            epoch_key=self.public_line,
+            size=head.size,
+            root=head.root.hex(),
+            segments=head.segment,
+            checkpoints=self.checkpoints,
+            checkpointed=head.checkpoint_size,
+            anchored=self.anchored,
+            sealed=0,
+            current_epoch=head.size - self.anchored,
+            beyond_head=0,
+            clock_steps_back=self.steps_back,
+            first_ts=self.times[0],
+            last_ts=self.times[1],
+        )
 
     def _tampered(self, fault: Fault) -> LogTampered:
         return LogTampered(fault, self.reader.directory)
@@ -124,8 +144,14 @@ class _Pass:
                 raise self._tampered(diagnose.malformed(line, count))
             if record["seq"] != count or record["prev"] != last.hex():
                 known = (mark.size, mark.root) if mark else (self.head.size, self.head.root)
-                raise self._tampered(diagnose.disagreement(line, record, lines, diagnose.Context(
-                    count, previous, before, shorter, *known, self.head)))
+                raise self._tampered(
+                    diagnose.disagreement(
+                        line,
+                        record,
+                        lines,
+                        diagnose.Context(count, previous, before, shorter, *known, self.head),
+                    )
+                )
             self._note_time(record)
             before, last = last, merkle.leaf_hash(line.raw)
             shorter, frontier = frontier, merkle.push(frontier, count, last)
@@ -136,9 +162,16 @@ class _Pass:
                 self._check_mark(mark, frontier)
                 mark = next(marks, None)
         if mark and mark.size > self.head.size:  # in order of size, so the others are too
-            raise self._tampered(Fault(
-                "rolled back", mark.file, mark.line, self.head.size, mark.size - 1,
-                f"{mark.what} covers {mark.size} records, the log holds {count}"))
+            raise self._tampered(
+                Fault(
+                    "rolled back",
+                    mark.file,
+                    mark.line,
+                    self.head.size,
+                    mark.size - 1,
+                    f"{mark.what} covers {mark.size} records, the log holds {count}",
+                )
+            )
         return count, previous, frontier, shorter
 
     def _check_end(
@@ -160,8 +193,16 @@ class _Pass:
         try:
             yield from self.reader.lines(self.head)
         except FileNotFoundError as err:
-            raise self._tampered(Fault("segment missing", str(err.filename), None, None, None,
-                                       f"the segment {err.filename} is missing")) from err
+            raise self._tampered(
+                Fault(
+                    "segment missing",
+                    str(err.filename),
+                    None,
+                    None,
+                    None,
+                    f"the segment {err.filename} is missing",
+                )
+            ) from err
 
     def _note_time(self, record: dict[str, Any]) -> None:
         """A clock may be set back; that is worth knowing, and no fault of the log."""
@@ -184,8 +225,15 @@ class _Pass:
         return named.get("origin") == self.head.origin and named.get("public_key") == self.public_line
 
     def _foreign(self, line: Line) -> Fault:
-        return Fault("foreign", line.file, line.number, 0, 0, f"the first record ({diagnose.place(line)})"
-                     " does not name the origin in the head and the key in the key file")
+        return Fault(
+            "foreign",
+            line.file,
+            line.number,
+            0,
+            0,
+            f"the first record ({diagnose.place(line)})"
+            " does not name the origin in the head and the key in the key file",
+        )
 
     def _check_mark(self, mark: _Mark, frontier: tuple[bytes, ...]) -> None:
         # The log's own checkpoints do not vouch against an anchor: one key may have re-signed them all.
@@ -214,8 +262,9 @@ class _Pass:
         try:
             fd = self.reader.open_checkpoints()
         except FileNotFoundError as err:
-            raise self._tampered(Fault("missing file", files.CHECKPOINTS, None, None, None,
-                                       f"{files.CHECKPOINTS} is missing")) from err
+            raise self._tampered(
+                Fault("missing file", files.CHECKPOINTS, None, None, None, f"{files.CHECKPOINTS} is missing")
+            ) from err
         size = 0
         for line in split_lines(fd, files.CHECKPOINTS, self.head.checkpoint_offset):
             try:
@@ -223,9 +272,16 @@ class _Pass:
                 if not size < found.size <= self.head.size or found.origin != self.head.origin:
                     raise NoteRefused("it is out of order, or of another log")
             except NoteRefused as err:
-                raise self._tampered(Fault("checkpoint", line.file, line.number, None, None,
-                                           f"the checkpoint at {diagnose.place(line)} is not what was"
-                                           f" written: {err.message}")) from err
+                raise self._tampered(
+                    Fault(
+                        "checkpoint",
+                        line.file,
+                        line.number,
+                        None,
+                        None,
+                        f"the checkpoint at {diagnose.place(line)} is not what was written: {err.message}",
+                    )
+                ) from err
             size = found.size
             self.checkpoints += 1
             self.chain = checkpoints.chained(self.chain, line.raw + b"\n")
@@ -252,8 +308,16 @@ class _Pass:
             if not found.size:
                 raise NoteRefused(f"anchor {number} covers no records")
             if found.origin != self.head.origin:
-                raise self._tampered(Fault("foreign", f"anchor {number}", None, None, None,
-                                           f"anchor {number} is of another log ({found.origin})"))
+                raise self._tampered(
+                    Fault(
+                        "foreign",
+                        f"anchor {number}",
+                        None,
+                        None,
+                        None,
+                        f"anchor {number} is of another log ({found.origin})",
+                    )
+                )
             marks.append(_Mark(found.size, found.root, f"anchor {number}", f"anchor {number}", None))
         return sorted(marks, key=lambda mark: mark.size)
 
@@ -267,20 +331,24 @@ class _Pass:
             stored = b""
         if stored != self.public_line.encode() + b"\n":
             secret = keys.secret_name(self.head.epoch)
-            raise self._tampered(Fault("key", name, None, None, None,
-                                       f"{name} is not the public half of {secret}"))
+            raise self._tampered(
+                Fault("key", name, None, None, None, f"{name} is not the public half of {secret}")
+            )
 
     def _check_beyond(self) -> None:
         snapshot, head = self.snapshot, self.head
         for tail in snapshot.tails:
             if not tail.size:
                 continue  # a segment begun, with nothing in it
-            raise self._recovery(tail.file, head.size,
-                                 f"{tail.size} bytes of {tail.file} lie beyond the head")
+            raise self._recovery(
+                tail.file, head.size, f"{tail.size} bytes of {tail.file} lie beyond the head"
+            )
         if snapshot.newest.size != head.size:
-            raise self._recovery(files.segment_name(head.segment), head.size,
-                                 f"{snapshot.newest.size - head.size} unsynced records were lost when the"
-                                 " machine stopped")
+            raise self._recovery(
+                files.segment_name(head.segment),
+                head.size,
+                f"{snapshot.newest.size - head.size} unsynced records were lost when the machine stopped",
+            )
         if head.torn:
             raise self._recovery(files.HEAD, head.size, "a recovery was not finished")
         if snapshot.damaged_slot:

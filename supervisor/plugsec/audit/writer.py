@@ -118,23 +118,42 @@ class Writer:
         return self._checkpoints_fd
 
     def append(
-        self, head: Head, event: str, detail: Mapping[str, Any],
-        optional: Mapping[str, str | None], *, durable: bool,
+        self,
+        head: Head,
+        event: str,
+        detail: Mapping[str, Any],
+        optional: Mapping[str, str | None],
+        *,
+        durable: bool,
     ) -> tuple[Head, bytes]:
         """Append one record to the current segment; return the new head and the line.
 
         Raises OSError as the system reports it; nothing has been acknowledged then.
         """
         if head.size >= merkle.MAX_LEAVES:
-            raise LogUnwritable(f"the audit log {self.directory} has reached {head.size} records",
-                                "move it away; the next run starts a new log")
-        line = record.build(seq=head.size, prev=head.last, event=event, session=self.session,
-                            boot_id=self.boot, optional=optional, detail=detail, redact=self.redact)
+            raise LogUnwritable(
+                f"the audit log {self.directory} has reached {head.size} records",
+                "move it away; the next run starts a new log",
+            )
+        line = record.build(
+            seq=head.size,
+            prev=head.last,
+            event=event,
+            session=self.session,
+            boot_id=self.boot,
+            optional=optional,
+            detail=detail,
+            redact=self.redact,
+        )
         files.write_whole(self.segment_fd, line + b"\n", head.offset)
         leaf = merkle.leaf_hash(line)
         self.last_proof = merkle.last_leaf_path(head.frontier)
-        new = head._replace(size=head.size + 1, frontier=merkle.push(head.frontier, head.size, leaf),
-                            last=leaf, offset=head.offset + len(line) + 1)
+        new = head._replace(
+            size=head.size + 1,
+            frontier=merkle.push(head.frontier, head.size, leaf),
+            last=leaf,
+            offset=head.offset + len(line) + 1,
+        )
         return self.commit(new, durable=durable), line
 
     def commit(self, new: Head, *, durable: bool) -> Head:
@@ -149,13 +168,20 @@ class Writer:
         Until the head names the new file it lies beyond the head, and recovery takes it away.
         """
         if head.segment >= files.MAX_SEGMENTS:
-            raise LogUnwritable(f"the audit log {self.directory} has no segment numbers left",
-                                "move it away; the next run starts a new log")
+            raise LogUnwritable(
+                f"the audit log {self.directory} has no segment numbers left",
+                "move it away; the next run starts a new log",
+            )
         head, _ = checkpoints.write(self, head)
         closed, root = files.segment_name(head.segment), head.root.hex()
         files.write_new(self.dirfd, files.segment_name(head.segment + 1), b"")
         files.sync_directory(self.dirfd, ".")
         self.open_segment(head.segment + 1)
-        head, _ = self.append(head._replace(segment=head.segment + 1, offset=0), "log.rotated",
-                              {"closed": closed, "root": root, "size": head.size}, {}, durable=True)
+        head, _ = self.append(
+            head._replace(segment=head.segment + 1, offset=0),
+            "log.rotated",
+            {"closed": closed, "root": root, "size": head.size},
+            {},
+            durable=True,
+        )
         return head

@@ -73,8 +73,15 @@ def show_records(
     except REFUSALS as err:
         refuse(err, as_json=json)
     if json:
-        emit_json({"outcome": "ok", "code": 0, "records": records, "unreadable_lines": unreadable,
-                   "verified": False})
+        emit_json(
+            {
+                "outcome": "ok",
+                "code": 0,
+                "records": records,
+                "unreadable_lines": unreadable,
+                "verified": False,
+            }
+        )
         return
     _table(records)
     if unreadable:
@@ -105,8 +112,14 @@ def verify(
     except (LogTampered, NeedsRecovery) as err:
         if not json:
             refuse(err)
-        emit_json({"outcome": "refused", "code": err.code, "fault": err.fault._asdict(),
-                   "error": {"id": err.id, "message": err.message, "hint": err.hint}})
+        emit_json(
+            {
+                "outcome": "refused",
+                "code": err.code,
+                "fault": err.fault._asdict(),
+                "error": {"id": err.id, "message": err.message, "hint": err.hint},
+            }
+        )
         raise SystemExit(err.code) from err
     except REFUSALS as err:
         refuse(err, as_json=json)
@@ -149,9 +162,17 @@ def checkpoint(audit: Audit = None, home: Home = None, json: Json = False) -> No
     public = keys.public_raw(keys.signing_key(secret))
     taken = note.open_checkpoint(signed, public)
     if json:
-        emit_json({"outcome": "ok", "code": 0, "checkpoint": signed.decode(), "origin": taken.origin,
-                   "size": taken.size, "root": taken.root.hex(),
-                   "verifier_key": note.verifier_key(taken.origin, public)})
+        emit_json(
+            {
+                "outcome": "ok",
+                "code": 0,
+                "checkpoint": signed.decode(),
+                "origin": taken.origin,
+                "size": taken.size,
+                "root": taken.root.hex(),
+                "verifier_key": note.verifier_key(taken.origin, public),
+            }
+        )
         return
     typer.echo(signed.decode(), nl=False)
 
@@ -166,8 +187,13 @@ def _table(records: list[dict[str, Any]]) -> None:
     rows = []
     for record in records:
         detail = json_text.dumps(record.get("detail"), ensure_ascii=False, separators=(",", ":"))
-        cells = (record["seq"], record.get("ts"), record.get("event"), record.get("run") or "-",
-                 record.get("decision") or "-")
+        cells = (
+            record["seq"],
+            record.get("ts"),
+            record.get("event"),
+            record.get("run") or "-",
+            record.get("decision") or "-",
+        )
         rows.append((*(escape(str(cell), limit=64) for cell in cells), escape(detail, limit=_DETAIL_CHARS)))
     if not sys.stdout.isatty():
         for row in rows:
@@ -178,11 +204,15 @@ def _table(records: list[dict[str, Any]]) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
-    for name, wide in (("seq", True), ("time", True), ("event", True), ("run", False), ("decision", False),
-                       ("detail", False)):
+    for name, wide in (
+        ("seq", True),
+        ("time", True),
+        ("event", True),
+        ("run", False),
+        ("decision", False),
+        ("detail", False),
+    ):
         table.add_column(name, no_wrap=wide, justify="right" if name == "seq" else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(file=sys.stdout).print(table)
-
-

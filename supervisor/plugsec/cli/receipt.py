@@ -60,8 +60,10 @@ def verify(
         emit_json({"outcome": "ok", "code": 0, "key": source, **found._asdict()})
         return
     show(f"the receipt {file} verifies")
-    show(f"  run            {found.record.get('run')}, ended as {found.record.get('decision')}"
-         f" at {found.record.get('ts')}")
+    show(
+        f"  run            {found.record.get('run')}, ended as {found.record.get('decision')}"
+        f" at {found.record.get('ts')}"
+    )
     show(f"  bundle         {found.record.get('bundle_id')}")
     show(f"  record         {found.seq} of the log {found.origin}")
     show(f"  tree           {found.tree_size} records, root {found.tree_root}")
@@ -77,8 +79,10 @@ def _key_of_log(directory: str, epoch: int) -> tuple[str, bytes]:
         try:
             return f"{reader.directory}/{name}", files.read_all(reader.open(name), _MAX_KEY_FILE)
         except FileNotFoundError as err:
-            raise UsageError(f"this user's log has no key for epoch {epoch}",
-                             "give the public key of the log that wrote the receipt: --key PUB") from err
+            raise UsageError(
+                f"this user's log has no key for epoch {epoch}",
+                "give the public key of the log that wrote the receipt: --key PUB",
+            ) from err
 
 
 def read_small(path: str, limit: int, what: str) -> bytes:

@@ -28,8 +28,11 @@ _CHUNK = 1 << 20
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _KINDS = {
-    stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
 }
 
 
@@ -62,8 +65,13 @@ class _Seen(NamedTuple):
 
 
 def collect(
-    output_dirfd: int, destination: str, *,
-    max_files: int, max_file_bytes: int, max_total_bytes: int, max_depth: int,
+    output_dirfd: int,
+    destination: str,
+    *,
+    max_files: int,
+    max_file_bytes: int,
+    max_total_bytes: int,
+    max_depth: int,
 ) -> tuple[Collected, ...]:
     """Copy every file below `output_dirfd` into the fresh directory `destination`; sorted by path.
 
@@ -82,11 +90,14 @@ def collect(
         if file.size > max_file_bytes:
             raise OutputRefused(
                 f"the result {file.path} is {file.size} bytes; at most {max_file_bytes} are taken",
-                "raise the limit file_bytes, in the manifest and the policy")
+                "raise the limit file_bytes, in the manifest and the policy",
+            )
         total += file.size
     if total > max_total_bytes:
-        raise OutputRefused(f"the results are {total} bytes together; at most {max_total_bytes} are taken",
-                            "raise the limit tmp_bytes, in the manifest and the policy")
+        raise OutputRefused(
+            f"the results are {total} bytes together; at most {max_total_bytes} are taken",
+            "raise the limit tmp_bytes, in the manifest and the policy",
+        )
     return _copy_all(output_dirfd, target, seen)
 
 
@@ -104,12 +115,16 @@ def check_destination(destination: str) -> str:
     except OSError as err:
         raise OutputNotWritten(f"cannot look at the output directory {target}: {err.strerror}") from err
     if not free:
-        raise UsageError(f"the output directory {target} is in use; results go to a new or empty directory",
-                         "choose another one, or remove it")
+        raise UsageError(
+            f"the output directory {target} is in use; results go to a new or empty directory",
+            "choose another one, or remove it",
+        )
     parent = os.path.dirname(target)
     if not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK, effective_ids=True)):
-        raise OutputNotWritten(f"cannot write into {parent}, where the output directory should appear",
-                               "create it first, or choose another directory with --output-dir")
+        raise OutputNotWritten(
+            f"cannot write into {parent}, where the output directory should appear",
+            "create it first, or choose another directory with --output-dir",
+        )
     return target
 
 
@@ -129,15 +144,18 @@ def _look(output_dirfd: int, max_files: int, max_depth: int) -> list[_Seen]:
                 for entry in listing:
                     entries += 1
                     if entries > max_files:
-                        raise OutputRefused(f"the plugin left more than {max_files} files and directories",
-                                            "raise the limit files, in the manifest and the policy")
+                        raise OutputRefused(
+                            f"the plugin left more than {max_files} files and directories",
+                            "raise the limit files, in the manifest and the policy",
+                        )
                     path = _check_name(directory, entry.name)
                     status = os.stat(entry.name, dir_fd=fd, follow_symlinks=False)
                     if stat.S_ISDIR(status.st_mode):
                         if path.count("/") >= max_depth:
                             raise OutputRefused(
                                 f"the result {path} nests deeper than {max_depth} directories",
-                                "write fewer levels")
+                                "write fewer levels",
+                            )
                         pending.append(path)
                     else:
                         found.append(_check_file(path, status))
@@ -150,11 +168,15 @@ def _check_name(directory: str, name: str) -> str:
     """Refuse names that would deceive or hurt whoever handles the results; return the path."""
     # An undecodable byte arrives as a surrogate, which `escape` alters as well.
     if escape(name) != name or "\\" in name:
-        raise OutputRefused(f"the result {escape(name)} has a control, invisible or undecodable character,"
-                            " or a backslash, in its name", "use printable names")
+        raise OutputRefused(
+            f"the result {escape(name)} has a control, invisible or undecodable character,"
+            " or a backslash, in its name",
+            "use printable names",
+        )
     if name.startswith("-") or name != name.strip():
-        raise OutputRefused(f"the name of the result {name!r} begins with '-' or a space, or ends with one",
-                            "use plain names")
+        raise OutputRefused(
+            f"the name of the result {name!r} begins with '-' or a space, or ends with one", "use plain names"
+        )
     path = f"{directory}/{name}" if directory else name
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise OutputRefused(f"a result's path is longer than {MAX_PATH_BYTES} bytes", "use shorter names")
@@ -166,8 +188,9 @@ def _check_file(path: str, status: os.stat_result) -> _Seen:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a file")
         raise OutputRefused(f"the result {path} is {kind}", "leave only plain files in $OUTPUT")
     if status.st_nlink != 1:
-        raise OutputRefused(f"the result {path} has {status.st_nlink} names (hard links)",
-                            "leave only plain files in $OUTPUT")
+        raise OutputRefused(
+            f"the result {path} has {status.st_nlink} names (hard links)", "leave only plain files in $OUTPUT"
+        )
     return _Seen(path, status.st_size, status.st_dev, status.st_ino)
 
 
@@ -177,8 +200,10 @@ def _open(output_dirfd: int, path: str, flags: int) -> int:
     except OSError as err:
         if err.errno in (errno.ENFILE, errno.EMFILE, errno.ENOMEM):
             raise OutputNotWritten(f"cannot open the result {path}: {err.strerror}") from err
-        raise OutputRefused(f"the result {path} cannot be opened: {err.strerror}",
-                            "leave readable plain files in $OUTPUT, on no other mount") from err
+        raise OutputRefused(
+            f"the result {path} cannot be opened: {err.strerror}",
+            "leave readable plain files in $OUTPUT, on no other mount",
+        ) from err
 
 
 # Step 2: copy
@@ -203,8 +228,10 @@ def _copy_all(output_dirfd: int, target: str, seen: list[_Seen]) -> tuple[Collec
         os.rename(part, target)
     except OSError as err:
         _remove(copied, list(directories))
-        raise OutputNotWritten(f"cannot write the results to {target}: {err.strerror}",
-                               "choose another directory with --output-dir") from err
+        raise OutputNotWritten(
+            f"cannot write the results to {target}: {err.strerror}",
+            "choose another directory with --output-dir",
+        ) from err
     except BaseException:
         _remove(copied, list(directories))
         raise
@@ -258,5 +285,7 @@ def _read(source: int, file: _Seen, size: int) -> bytes:
 
 
 def _changed(file: _Seen) -> OutputRefused:
-    return OutputRefused(f"the result {file.path} changed while it was collected",
-                         "something outlived the jail: please report it")
+    return OutputRefused(
+        f"the result {file.path} changed while it was collected",
+        "something outlived the jail: please report it",
+    )

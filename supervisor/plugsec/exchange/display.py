@@ -20,9 +20,11 @@ _ORDINARY_SPACES = frozenset("\u00a0\u202f\u3000")
 
 # Printable to Unicode, invisible or blank to people: a place to hide text. U+FE0E/FE0F (which only
 # choose between text and emoji forms) stay.
-_INVISIBLE = frozenset(
-    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
-) | frozenset(map(chr, range(0xFE00, 0xFE0E))) | frozenset(map(chr, range(0xE0100, 0xE01F0)))
+_INVISIBLE = (
+    frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+    | frozenset(map(chr, range(0xFE00, 0xFE0E)))
+    | frozenset(map(chr, range(0xE0100, 0xE01F0)))
+)
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

@@ -12,15 +12,24 @@ from plugsec.supervision.loop import Facts
 
 _NO_SPACE = ("[Errno 28]", "[Errno 122]")  # ENOSPC, EDQUOT in a Python exception's text
 _NO_PROCESS = ("can't start new thread", "[Errno 11]")  # EAGAIN
-_HALF = 0.5  # of the memory limit: one more allocation of the same size would not have fitted
-_NEARLY = 0.9  # of the memory limit: an allocation that failed there failed because of it
+_NEARLY = 0.9  # of a limit: what failed there failed because of it
+# Which member of Limits each exit name stands for; `files` has three.
+_FIELDS = {
+    "wall": "wall_ms",
+    "cpu": "cpu_ms",
+    "memory": "memory_bytes",
+    "processes": "processes",
+    "output": "output_bytes",
+    "denials": "denials",
+}
 
 
 class Ended(NamedTuple):
-    """`outcome` is ok, failed, limit, interrupted or host; `limit` names which one."""
+    """`outcome` is ok, failed, limit, interrupted or host; `limit` is its exit name, `field` its setting."""
 
     outcome: str
     limit: str = ""
+    field: str = ""
     result: Any = None
     message: str = ""
     trace: str = ""
@@ -37,12 +46,17 @@ def attribute(facts: Facts, *, memory_bytes: int, cpu_ms: int) -> Ended:
     if limit:
         # Only the plugin's own words add something to the limit's name.
         said = message if answer is not None and answer.error_type else ""
-        return Ended("limit", limit=limit, message=said, trace=trace)
+        return Ended("limit", limit, _field(limit, facts), message=said, trace=trace)
     if facts.launch_error:
         return Ended("host", message=facts.launch_error)
     if answer is not None and answer.ok:
         return Ended("ok", result=answer.result)
     return Ended("failed", message=message or "the plugin ended without an answer", trace=trace)
+
+
+def _field(limit: str, facts: Facts) -> str:
+    """The setting that was reached: a file's size kills, a full tmpfs refuses."""
+    return _FIELDS.get(limit) or (facts.tmp_full if not _killed_by(facts, signal.SIGXFSZ) else "file_bytes")
 
 
 def _counted(facts: Facts) -> str:
@@ -56,20 +70,24 @@ def _counted(facts: Facts) -> str:
 
 def _died_of(facts: Facts, cpu_ms: int) -> str:
     """Signals that a limit sends; a plugin can also send itself one, so the figures must agree."""
-    if facts.status is None or not os.WIFSIGNALED(facts.status):
-        return ""
-    number = os.WTERMSIG(facts.status)
-    if number == signal.SIGXCPU and facts.cpu_ms >= cpu_ms * _NEARLY:
+    if _killed_by(facts, signal.SIGXCPU) and facts.cpu_ms >= cpu_ms * _NEARLY:
         return "cpu"
-    return "files" if number == signal.SIGXFSZ else ""
+    return "files" if _killed_by(facts, signal.SIGXFSZ) else ""
+
+
+def _killed_by(facts: Facts, number: int) -> bool:
+    """Whether pid 2 died of this signal."""
+    return facts.status is not None and os.WIFSIGNALED(facts.status) and os.WTERMSIG(facts.status) == number
 
 
 def _said(facts: Facts, memory_bytes: int) -> str:
-    """A failure that the plugin or its runtime ascribes to a limit it really was at."""
+    """A failure that the plugin or its runtime ascribes to a limit."""
     answer = facts.answer
     if answer is None or answer.ok:
         return ""
-    if answer.error_type == "MemoryError" and facts.memory_peak_bytes >= memory_bytes * _HALF:
+    # An allocation that was refused leaves no trace but these words; a plugin that only says them harms
+    # nothing but its own report.
+    if answer.error_type == "MemoryError":
         return "memory"
     if answer.error_type in {"OSError", "BlockingIOError", "RuntimeError"}:
         if facts.tmp_full and any(text in answer.message for text in _NO_SPACE):

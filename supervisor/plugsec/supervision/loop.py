@@ -54,7 +54,7 @@ class Facts(NamedTuple):
     memory_peak_bytes: int
     processes_peak: int
     cgroup: Usage | None
-    tmp_full: bool
+    tmp_full: str  # the limit that a tmpfs of the jail had reached: "tmp_bytes", "files" or ""
 
 
 class Supervision:
@@ -180,7 +180,7 @@ class Supervision:
         cgroup = self._cgroup.usage() if self._cgroup is not None else None
         # Not boot's own figure: it starts at its parent's, so it would tell how large the supervisor is.
         self._peak_bytes = self._peak_bytes or high_water_bytes(self._jail.pid)
-        full = _is_full(self._jail.tmp) or _is_full(self._jail.output)
+        full = _exhausted(self._jail.tmp) or _exhausted(self._jail.output)
         used = self._jail.end()
         self._drain()
         self._dialect.finish(self._status)
@@ -228,9 +228,11 @@ class Supervision:
                 break
 
 
-def _is_full(fd: int) -> bool:
-    """Whether a sized tmpfs has no block or no inode left."""
+def _exhausted(fd: int) -> str:
+    """Which limit a sized tmpfs has reached: no block left, or no inode (statvfs(3))."""
     if fd < 0:
-        return False
+        return ""
     figures = os.fstatvfs(fd)
-    return figures.f_bavail == 0 or figures.f_favail == 0
+    if figures.f_bavail == 0:
+        return "tmp_bytes"
+    return "files" if figures.f_favail == 0 else ""

@@ -5,6 +5,7 @@ process. A file whose lock can be taken belongs to a dead run: its cgroups are r
 records it as interrupted.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -14,6 +15,7 @@ from plugsec.sandbox import cgroups
 
 _DIRECTORY = "runs"
 _RECORD_BYTES_MAX = 64 * 1024
+_BEGIN_TRIES = 100  # each lost to a start in the same instant
 SWEEP_MAX = 1000  # the rest waits for the next start
 
 
@@ -50,9 +52,13 @@ def begin(state: str, run_id: str) -> RunFile:
     directory = os.path.join(state, _DIRECTORY)
     os.makedirs(directory, 0o700, exist_ok=True)
     path = os.path.join(directory, run_id)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return RunFile(path, fd)
+    for _ in range(_BEGIN_TRIES):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return RunFile(path, fd)
+        os.close(fd)  # another start swept it before it was locked
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
 
 
 def sweep(state: str) -> list[DeadRun]:
@@ -67,11 +73,25 @@ def sweep(state: str) -> list[DeadRun]:
         found = _claim(os.path.join(directory, name))
         if found is None:
             continue
-        directories = [str(d) for d in found.get("cgroups", []) if "/plugsec-" in str(d)]
-        cgroups.remove_directories(tuple(directories))
+        cgroups.remove_directories(_cgroups(found))
         if found.get("started"):
-            dead.append(DeadRun(name, found.get("bundle_id"), str(found.get("plugin", ""))))
+            dead.append(DeadRun(name, _text(found.get("bundle_id")), _text(found.get("plugin")) or ""))
     return dead
+
+
+def _cgroups(found: dict[str, Any]) -> tuple[str, ...]:
+    """Those of the noted directories that can only be a run's own."""
+    noted = found.get("cgroups")
+    texts = [each for each in noted if isinstance(each, str)] if isinstance(noted, list) else []
+    return tuple(
+        path
+        for path in texts
+        if os.path.normpath(path) == path and os.path.basename(path).startswith("plugsec-")
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _claim(path: str) -> dict[str, Any] | None:
@@ -86,7 +106,7 @@ def _claim(path: str) -> dict[str, Any] | None:
         os.unlink(path)
         found = json.loads(data) if data else {}
         return found if isinstance(found, dict) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     except OSError:
         return None
