@@ -31,6 +31,7 @@ MODULES = (
     "virtio_console",
 )
 DISK_MIB = 2048  # sparse; room for the project and for what the tests write
+KEPT = 2  # the one in use, and that of another branch
 BUILD_SECONDS = 1800  # a slow mirror; a build that takes longer hangs
 # Program -> Debian package, as needed to build and to run.
 TO_BUILD = {
@@ -70,6 +71,13 @@ def image() -> Image:
     if not folder.is_dir():
         _build(folder)
     return Image(folder / "disk.ext4", folder / "vmlinuz", folder / "initrd.gz")
+
+
+def prune(parent: Path, pattern: str) -> None:
+    """Keep the newest KEPT folders of a kind: a changed recipe must not fill the user's cache for ever."""
+    folders = sorted(parent.glob(pattern), key=lambda path: path.stat().st_mtime)
+    for old in folders[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def require(programs: dict[str, str]) -> None:
@@ -114,6 +122,7 @@ def _build(folder: Path) -> None:
         _must(["mke2fs", "-q", "-t", "ext4", "-d", str(base), str(disk)])
         _write_initrd(work)
         (work / "out").rename(folder)
+    prune(folder.parent, f"{SUITE}-*")
 
 
 def _fetch_kernel(work: Path, base: Path) -> None:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from guest import Host, run
-from image import HostError, cache, image
+from image import HostError, cache, image, prune
 
 HERE = Path(__file__).parent
 CLONE = HERE.parent.parent
@@ -76,6 +76,7 @@ def site() -> Path:
             check=True,
         )
         target.rename(folder)
+    prune(folder.parent, "site-*")
     return folder
 
 
