@@ -10,8 +10,6 @@ Nothing downstream accepts what upstream has not produced. Whatever goes wrong, 
 refusal or end is recorded, and the caller gets an `Outcome` that says why.
 """
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,11 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import plugsec
 from plugsec import cache, places
-from plugsec.audit.log import AuditLog, Position
 from plugsec.errors import (
     REFUSALS,
+    Defect,
     ExchangeError,
-    HostUnsupported,
     InputMalformed,
     Interrupted,
     LimitReached,
@@ -32,10 +29,11 @@ from plugsec.errors import (
     UsageError,
 )
 from plugsec.exchange import inputs as exchange_inputs
+from plugsec.held import Held
 from plugsec.outcome import Limit, Outcome, OutputFile, Problem, Usage, word
-from plugsec.sandbox import build, cgroups, identity, launch, layers
+from plugsec.recording import Recorder, digest
+from plugsec.sandbox import build, launch, layers
 from plugsec.sandbox.spec import OWN_PROCESSES, File
-from plugsec.supervision import runs
 from plugsec.supervision.interruption import Interruption
 from plugsec_plugins.manifest import Manifest, check_requires, parse_manifest
 from plugsec_plugins.runtimes.interface import adapter
@@ -43,7 +41,6 @@ from plugsec_plugins.runtimes.plan import LaunchPlan
 from plugsec_policies.decision import Grant, HostSupport, Narrowing, Request, decide
 from plugsec_policies.limits import parse_limits
 from plugsec_policies.policy import Policy, load_policy
-from plugsec_signing.canonical import encode
 from plugsec_signing.trust import load_trust, parse_trust_toml
 from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle, verify_bundle, verify_unsafe_unsigned
 
@@ -52,7 +49,6 @@ if TYPE_CHECKING:
     from plugsec.supervision.loop import Facts
 
 DEFAULT_POLICY = "builtin:strict"
-_RECORDED_DENIALS_MAX = 100  # of one run; their number is recorded in full
 _OUTPUT_DEPTH_MAX = 16
 
 
@@ -112,7 +108,6 @@ class _Decided(NamedTuple):
     manifest: Manifest
     method: str
     value: Any
-    files: tuple[exchange_inputs.InputFile, ...]
     grant: Grant
 
 
@@ -129,66 +124,57 @@ class _Run:
     ) -> None:
         self._where, self._policies, self._call, self._interruption = where, policies, call, interruption
         self._id = os.urandom(8).hex()
-        self._boot = boot
-        self._cgroup: cgroups.RunCgroup | None = None
-        self._cgroup_missing = ""
-        self._identity: identity.Identity | None = None
-        self._file: runs.RunFile | None = None
-        self._log: AuditLog | None = None
-        self._decided: _Decided | None = None
-        self._bundle: VerifiedBundle | UnsafeUnsignedBundle | None = None
-        self._started = False
+        self._held = Held(where, self._id, boot)
         self._known: dict[str, Any] = {}  # members of Outcome
-        self._position: Position | None = None
+        self._recorder: Recorder | None = None
+        self._bundle: VerifiedBundle | UnsafeUnsignedBundle | None = None
+        self._files: tuple[exchange_inputs.InputFile, ...] = ()
+        self._started = False
 
     def outcome(self) -> Outcome:
         """Do every step; turn whatever ends it into an outcome."""
-        about_input = False
         try:
-            places.prepare_state(self._where.state)
-            self._boot = self._boot or launch.spawn()
-            self._log = AuditLog.open(self._where.audit)
-            self._sweep()
-            self._register()
-            result = self._steps()
-            return self._outcome(0, result=result)
+            self._held.take()
+            self._recorder = Recorder(self._held.log, self._id, self._known)
+            return self._outcome(0, result=self._steps(self._recorder))
         except REFUSALS as error:
-            about_input = isinstance(error, InputMalformed | ExchangeError)
-            problem = self._refused(error)
+            problem = self._recorded(error)
+            about_input = isinstance(problem, InputMalformed | ExchangeError)
             return self._outcome(problem.code, error=problem, about_input=about_input)
+        except KeyboardInterrupt:
+            self._recorded(Interrupted("interrupted; the plugin is dead"))
+            raise
+        except Exception as error:  # ours, but the run must not vanish from the record
+            self._recorded(Defect(f"a defect of plugsec: {type(error).__name__}"))
+            raise
         finally:
-            self._release()
+            for file in self._files:
+                os.close(file.fd)
+            if self._bundle is not None:
+                self._bundle.close()
+            self._held.release()
 
-    def _steps(self) -> Any:  # noqa: ANN401
-        bundle = self._verify()  # 1
-        decided = self._decide(bundle)  # 2
-        self._decided = decided
+    def _steps(self, recorder: Recorder) -> Any:  # noqa: ANN401
+        self._bundle = self._verify(recorder)  # 1
+        decided = self._decide(self._bundle)  # 2
         plan, built = self._launch(decided)  # 3
-        facts = self._converse(decided, plan, built)  # 4
-        return self._conclude(decided, facts)  # 5
+        facts = self._converse(recorder, decided, plan, built)  # 4
+        return self._conclude(recorder, decided, facts)  # 5
 
     # 1. verify -------------------------------------------------------------------------------------------
 
-    def _verify(self) -> VerifiedBundle | UnsafeUnsignedBundle:
-        log, call = self._need_log(), self._call
+    def _verify(self, recorder: Recorder) -> VerifiedBundle | UnsafeUnsignedBundle:
+        call = self._call
         bundle: VerifiedBundle | UnsafeUnsignedBundle
         if call.unsafe_unsigned:
-            detail = {"override": "unsafe-unsigned", "path": os.path.abspath(call.bundle)}
-            log.append("override.used", run=self._id, detail=detail, durable=True)
+            recorder.override("unsafe-unsigned", call.bundle)
             bundle = verify_unsafe_unsigned(call.bundle, keep_payload=True)
         else:
             parse = cache.by_text(os.path.join(self._where.cache, "parsed"), "trust", parse_trust_toml)
             trust = load_trust(self._where.trust, parse=parse)
             bundle = verify_bundle(call.bundle, trust, int(time.time()), keep_payload=True)
-        self._bundle = bundle
         self._known.update(bundle_id=bundle.bundle_id, plugin=bundle.envelope.name, warnings=bundle.warnings)
-        found: dict[str, Any] = {
-            "plugin": bundle.envelope.name,
-            "version": bundle.envelope.version,
-            "signers": [signer.key_id for signer in bundle.signers],
-            "trust_digest": bundle.trust_digest,
-        }
-        log.append("bundle.verified", run=self._id, bundle_id=bundle.bundle_id, detail=found, durable=False)
+        recorder.verified(bundle)
         return bundle
 
     # 2. decide -------------------------------------------------------------------------------------------
@@ -224,8 +210,8 @@ class _Run:
             from plugsec.exchange.collect import check_destination  # noqa: PLC0415 - only with results
 
             check_destination(self._call.output_dir)
-        files = exchange_inputs.open_input_files(self._call.input_files)
-        return _Decided(bundle, manifest, method, value, files, grant)
+        self._files = exchange_inputs.open_input_files(self._call.input_files)
+        return _Decided(bundle, manifest, method, value, grant)
 
     def _policy(self, reference: str) -> Policy:
         plain = cache.policy(os.path.join(self._where.cache, "parsed"), reference, load_policy)
@@ -257,8 +243,8 @@ class _Run:
     # 3. launch -------------------------------------------------------------------------------------------
 
     def _launch(self, decided: _Decided) -> tuple[LaunchPlan, build.Built]:
-        boot, grant = self._need_boot(), decided.grant
-        if decided.bundle.payload is None or decided.bundle.bundle_id != grant.bundle_id:
+        held, grant, payload = self._held, decided.grant, decided.bundle.payload
+        if payload is None or decided.bundle.bundle_id != grant.bundle_id:
             raise RuntimeError("a grant for another bundle")
         plan = adapter(decided.manifest.runtime.kind).prepare(
             decided.manifest, decided.method, grant.exec, self._read_payload
@@ -266,30 +252,23 @@ class _Run:
         built = build.build(
             grant,
             plan,
-            tuple(File(*entry) for entry in decided.bundle.payload.entries),
-            {file.name: file.size for file in decided.files},
-            cgroup=self._cgroup is not None,
+            tuple(File(*entry) for entry in payload.entries),
+            {file.name: file.size for file in self._files},
+            cgroup=held.cgroup is not None,
             cache_directory=os.path.join(self._where.cache, "seccomp"),
         )
-        if self._cgroup is None:
-            layers.require("cgroup", self._cgroup_missing, build.tolerated(grant))
-        else:
-            processes = build.tasks_allowed(grant) + OWN_PROCESSES
-            self._cgroup.limit(memory_bytes=grant.limits.memory_bytes, processes=processes)
-        try:
-            self._identity = identity.choose()
-            inputs = tuple(file.fd for file in decided.files)
-            boot.begin(built.spec, decided.bundle.payload.fd, inputs)
-            _load_supervision()  # some 10 ms that boot needs for itself
-            boot.follow(self._identity)
-        except identity.IdentityUnavailable as error:
-            layers.require("user-namespace", str(error), ())
-        except launch.EnterFailed as error:
-            raise _entering_failed(error) from error
+        held.limit(
+            memory_bytes=grant.limits.memory_bytes,
+            processes=build.tasks_allowed(grant) + OWN_PROCESSES,
+            tolerated=build.tolerated(grant),
+        )
+        held.begin(built.spec, payload.fd, tuple(file.fd for file in self._files))
+        _load_supervision()  # some 10 ms that boot needs for itself
+        held.follow()
         found = {
-            "cgroup": self._cgroup,
-            "denial-report": boot.entered["denial_report"],
-            "landlock": boot.entered["landlock_abi"],
+            "cgroup": held.cgroup,
+            "denial-report": held.boot.entered["denial_report"],
+            "landlock": held.boot.entered["landlock_abi"],
         }
         missing = {name for name, there in found.items() if not there}
         self._known["layers_degraded"] = tuple(name for name in layers.NAMES if name in missing)
@@ -298,25 +277,28 @@ class _Run:
 
     # 4. converse -----------------------------------------------------------------------------------------
 
-    def _converse(self, decided: _Decided, plan: LaunchPlan, built: build.Built) -> "Facts":
+    def _converse(
+        self, recorder: Recorder, decided: _Decided, plan: LaunchPlan, built: build.Built
+    ) -> "Facts":
         from plugsec.sandbox.seccomp.tables import call_names  # noqa: PLC0415 - see _load_supervision
         from plugsec.supervision.dialects import Oneshot, Rpc  # noqa: PLC0415
         from plugsec.supervision.loop import Supervision, Watch  # noqa: PLC0415
         from plugsec.supervision.monitor import Monitor  # noqa: PLC0415
 
-        log, boot, limits = self._need_log(), self._need_boot(), decided.grant.limits
+        held, limits = self._held, decided.grant.limits
         if self._interruption.requested:
             raise Interrupted("interrupted before the plugin was started")
         self._started = True
-        self._note()
-        self._position = log.append(
-            "run.start",
-            run=self._id,
-            bundle_id=decided.bundle.bundle_id,
-            policy_digest=decided.grant.policy_digest,
-            decision="granted",
-            detail=self._start_detail(decided, built),
-            durable=True,
+        held.note(started=True, bundle_id=decided.bundle.bundle_id, plugin=decided.grant.name)
+        recorder.started(
+            decided.grant,
+            {
+                "signers": [signer.key_id for signer in decided.bundle.signers],
+                "unsafe_unsigned": isinstance(decided.bundle, UnsafeUnsignedBundle),
+                "seccomp_digest": built.seccomp_digest,
+                "input_sha256": digest(decided.value),
+                "input_files": {file.name: file.sha256 for file in self._files},
+            },
         )
         if plan.dialect == "rpc":
             readable, writable = build.readable_roots(built.spec)
@@ -324,45 +306,25 @@ class _Run:
         else:
             request = Oneshot.request(decided.value)
         return Supervision(
-            boot,
+            held.boot,
             dialect=plan.dialect,
             request=request,
             watch=Watch(limits.wall_ms, limits.output_bytes, limits.denials),
             monitor=Monitor(
-                boot.pid,
-                self._cgroup,
+                held.boot.pid,
+                held.cgroup,
                 memory_bytes=limits.memory_bytes,
                 processes=build.tasks_allowed(decided.grant),
                 cpu_ms=limits.cpu_ms,
             ),
-            cgroup=self._cgroup,
+            cgroup=held.cgroup,
             call_names=call_names(os.uname().machine),
             interruption=self._interruption,
         ).run()
 
-    def _start_detail(self, decided: _Decided, built: build.Built) -> dict[str, Any]:
-        grant = decided.grant
-        return {
-            "plugin": grant.name,
-            "version": grant.version,
-            "method": decided.method,
-            "signers": [signer.key_id for signer in decided.bundle.signers],
-            "unsafe_unsigned": isinstance(decided.bundle, UnsafeUnsignedBundle),
-            "layers": list(self._known["layers_active"]),
-            "degraded": list(self._known["layers_degraded"]),
-            "limits": grant.limits._asdict(),
-            "grant": {
-                "fs.read": grant.fs_read, "fs.write": grant.fs_write, "env": grant.env, "exec": grant.exec,
-                "process": grant.processes_allowed, "jit": grant.jit,
-            },
-            "seccomp_digest": built.seccomp_digest,
-            "input_sha256": _digest(decided.value),
-            "input_files": {file.name: file.sha256 for file in decided.files},
-        }  # fmt: skip
-
     # 5. record -------------------------------------------------------------------------------------------
 
-    def _conclude(self, decided: _Decided, facts: "Facts") -> Any:  # noqa: ANN401
+    def _conclude(self, recorder: Recorder, decided: _Decided, facts: "Facts") -> Any:  # noqa: ANN401
         """Judge the facts, check the result, collect the files; raises what the run ended with."""
         from plugsec.supervision import attribution  # noqa: PLC0415 - see _load_supervision
 
@@ -396,11 +358,12 @@ class _Run:
                 raise PluginFailed(f"the plugin failed: {ended.message}", hint)
         self._check(decided.manifest.methods[decided.method].output, ended.result, "output")
         self._collect(decided)
-        self._finish("ok", {"output_sha256": _digest(ended.result)})
+        detail = recorder.ended("ok", {"output_sha256": digest(ended.result)})
+        self._sign(recorder, detail)
         return ended.result
 
     def _collect(self, decided: _Decided) -> None:
-        boot, limits = self._need_boot(), decided.grant.limits
+        boot, limits = self._held.boot, decided.grant.limits
         if boot.output < 0:
             return
         if self._call.output_dir is None:
@@ -420,80 +383,25 @@ class _Run:
         )
         self._known["outputs"] = tuple(OutputFile(f.path, f.size, f.sha256) for f in collected)
 
-    def _finish(self, outcome: str, extra: Mapping[str, Any]) -> None:
-        """Record the end of a run that had started; durable before the caller hears of it."""
-        log = self._need_log()
-        denials = self._known.get("denials", ())
-        for denial in denials[:_RECORDED_DENIALS_MAX]:
-            log.append("denial", run=self._id, detail=denial._asdict(), durable=False)
-        usage = self._known.get("usage", Usage())
-        detail: dict[str, Any] = {
-            "outcome": outcome,
-            "usage": usage._asdict(),
-            "denial_kinds": len(denials),
-            "denials": sum(denial.count for denial in denials),
-            "outputs": [file._asdict() for file in self._known.get("outputs", ())[:_RECORDED_DENIALS_MAX]],
-            **extra,
-        }
-        self._position = log.append(
-            "run.end",
-            run=self._id,
-            bundle_id=self._known.get("bundle_id"),
-            decision=outcome,
-            detail=detail,
-            durable=True,
-        )
+    def _sign(self, recorder: Recorder, detail: Mapping[str, Any]) -> None:
         if self._call.receipt:
-            self._known["receipt"] = self._receipt(detail)
-
-    def _receipt(self, detail: Mapping[str, Any]) -> bytes:
-        from plugsec.audit.receipt import sign_receipt  # noqa: PLC0415 - 20 ms of cryptography
-
-        decided = self._decided
-        summary = {
-            "run_id": self._id,
-            "bundle_id": self._known.get("bundle_id"),
-            "plugin": self._known.get("plugin"),
-            "method": self._known.get("method"),
-            "policy_digest": decided.grant.policy_digest if decided else None,
-            "layers": {
-                "active": list(self._known.get("layers_active", ())),
-                "degraded": list(self._known.get("layers_degraded", ())),
-            },
-            **detail,
-        }
-        return sign_receipt(self._need_log(), summary)
+            self._known["receipt"] = recorder.receipt(detail)
 
     # Endings ---------------------------------------------------------------------------------------------
 
-    def _refused(self, error: Refusal) -> Refusal:
+    def _recorded(self, error: Refusal) -> Refusal:
         """Record a refusal or a bad end; an audit log that cannot take it is the graver problem."""
-        if self._log is None:
+        recorder = self._recorder
+        if recorder is None:
             return error
-        if self._boot is not None:
-            self._boot.end()
-        detail: dict[str, Any] = {"error": error.id, "message": error.message}
+        self._held.boot.end()  # nothing of the plugin lives on while we write
         try:
             if self._started:
-                limit = self._known.get("limit")
-                if limit is not None:
-                    self._log.append("limit.hit", run=self._id, detail=limit._asdict(), durable=True)
-                self._finish(word(error.code), {**detail, "limit": limit._asdict() if limit else None})
+                self._sign(recorder, recorder.failed(error))
             else:
-                event = "bundle.refused" if self._bundle is None else "run.refused"
-                if self._bundle is not None and error.code == 1:
-                    event = "policy.refused"
-                detail |= {"path": os.path.abspath(self._call.bundle), "plugin": self._known.get("plugin")}
-                self._position = self._log.append(
-                    event,
-                    run=self._id,
-                    bundle_id=self._known.get("bundle_id"),
-                    decision="refused",
-                    detail=detail,
-                    durable=True,
-                )
-        except REFUSALS as audit_error:
-            return audit_error
+                recorder.refused(error, self._call.bundle)
+        except REFUSALS as graver:
+            return graver
         return error
 
     def _outcome(
@@ -504,80 +412,16 @@ class _Run:
         error: Refusal | None = None,
         about_input: bool = False,
     ) -> Outcome:
+        position = self._recorder.position if self._recorder is not None else None
         return Outcome(
             outcome=word(code, about_input=about_input),
             code=code,
             run_id=self._id,
             result=result,
             error=Problem(error.id, error.message, error.hint) if error else None,
-            audit_seq=self._position.seq if self._position else None,
+            audit_seq=position.seq if position else None,
             **self._known,
         )
-
-    def _release(self) -> None:
-        """Everything that the run held, whatever happened: processes first, then files and cgroups."""
-        if self._boot is not None:
-            self._boot.reap()
-        if self._decided is not None:
-            for file in self._decided.files:
-                os.close(file.fd)
-        if self._bundle is not None:
-            self._bundle.close()
-        if self._identity is not None and self._identity.lock_fd >= 0:
-            os.close(self._identity.lock_fd)
-        if self._cgroup is not None:
-            self._cgroup.remove()
-        if self._file is not None:
-            self._file.close()
-        if self._log is not None:
-            self._log.close()
-
-    # Beginnings ------------------------------------------------------------------------------------------
-
-    def _sweep(self) -> None:
-        for dead in runs.sweep(self._where.state):
-            self._need_log().append(
-                "run.end",
-                run=dead.run_id,
-                bundle_id=dead.bundle_id,
-                decision="interrupted",
-                detail={"outcome": "interrupted", "plugin": dead.plugin, "found_by": self._id},
-                durable=True,
-            )
-
-    def _register(self) -> None:
-        """Make the run known and its cgroup ready, and let boot join it while we verify."""
-        try:
-            self._file = runs.begin(self._where.state, self._id)
-        except OSError as error:
-            raise places.StateUnusable(
-                f"the state directory {self._where.state} cannot be written: {error.strerror}",
-                "give a writable --home DIR",
-            ) from error
-        try:
-            self._cgroup = cgroups.create(self._id)
-        except cgroups.CgroupUnavailable as error:
-            self._cgroup_missing = str(error)
-            return
-        self._note()
-        self._need_boot().join(self._cgroup.open_procs())
-
-    def _note(self) -> None:
-        if self._file is not None:
-            self._file.note({
-                "cgroups": list(self._cgroup.directories) if self._cgroup else [],
-                "started": self._started,
-                "bundle_id": self._known.get("bundle_id"),
-                "plugin": self._known.get("plugin"),
-            })  # fmt: skip
-
-    def _need_log(self) -> AuditLog:
-        assert self._log is not None  # noqa: S101 - set before the first step
-        return self._log
-
-    def _need_boot(self) -> launch.Boot:
-        assert self._boot is not None  # noqa: S101 - set before the first step
-        return self._boot
 
 
 _SCHEMA_BYTES_MAX = 1024 * 1024
@@ -605,19 +449,6 @@ def _choose_method(manifest: Manifest, wanted: str | None) -> str:
     return wanted
 
 
-def _entering_failed(error: launch.EnterFailed) -> Refusal:
-    """A layer that could not be applied is the host's refusal; never a weaker jail."""
-    if error.layer in layers.NAMES:
-        try:
-            layers.require(error.layer, f"{error.step}: {error.detail}", ())
-        except HostUnsupported as refusal:
-            return refusal
-    return HostUnsupported(
-        f"the jail could not be entered ({error.layer}: {error.step}: {error.detail}); nothing was started",
-        "see `plugsec doctor`",
-    )
-
-
 def _limit_reached(ended: "Ended", value: int) -> LimitReached:
     said = f" ({ended.message})" if ended.message else ""
     return LimitReached(
@@ -631,13 +462,3 @@ _LIMIT_NUMBERS = {
     "wall": "101", "cpu": "102", "memory": "103", "processes": "104", "output": "105", "files": "106",
     "denials": "107",
 }  # fmt: skip
-
-
-def _digest(value: Any) -> str:  # noqa: ANN401
-    """SHA-256 (hex) over the value's canonical form, or over plain JSON where it has fractions."""
-
-    try:
-        data = encode(value)
-    except REFUSALS:
-        data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(data).hexdigest()

@@ -56,17 +56,21 @@ def main() -> None:
 
         marks.append(("import the pipeline", before, now_ms()))
         for name, step in (
-            ("_sweep", "sweep"), ("_register", "register, cgroup"), ("_verify", "1 verify"),
-            ("_decide", "2 decide"), ("_launch", "3 launch: build the spec, enter"),
+            ("_verify", "1 verify"),
+            ("_decide", "2 decide"),
+            ("_launch", "3 launch: build the spec, enter"),
             ("_converse", "4 converse: run.start durable, the call"),
-            ("_conclude", "5 record: judge, run.end durable"), ("_release", "release"),
-        ):  # fmt: skip
+            ("_conclude", "5 record: judge, run.end durable"),
+        ):
             setattr(pipeline._Run, name, timed(step, getattr(pipeline._Run, name)))
         launch.Boot.follow = timed("  follow boot through every layer", launch.Boot.follow)
         pipeline._load_supervision = timed("  import the supervision meanwhile", pipeline._load_supervision)
         launch.Boot.end = timed("  end: kill and reap", launch.Boot.end)
-        pipeline.AuditLog.open = timed("open the audit log", pipeline.AuditLog.open)
-        pipeline.AuditLog.append = timed("  audit append", pipeline.AuditLog.append)
+        from plugsec.audit.log import AuditLog
+
+        pipeline.Held.take = timed("open the log, register, cgroup", pipeline.Held.take)
+        pipeline.Held.release = timed("release", pipeline.Held.release)
+        AuditLog.append = timed("  audit append", AuditLog.append)
         return original(*arguments)
 
     run._run_with = run_with

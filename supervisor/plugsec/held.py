@@ -1,0 +1,147 @@
+"""What a run holds while it lasts, taken in order and given back whatever happens.
+
+The audit log, a registered run file, boot, a cgroup and an identity: processes end first, then
+descriptors, cgroups and files go. A run that a crash left behind is cleaned up by the next one's start.
+"""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from plugsec import places
+from plugsec.audit.log import AuditLog
+from plugsec.errors import HostUnsupported, Refusal
+from plugsec.sandbox import cgroups, identity, launch, layers
+from plugsec.sandbox.spec import SandboxSpec
+from plugsec.supervision import runs
+
+
+class Held:
+    """The resources of one run. `take` first, `release` last; in between they are simply there."""
+
+    def __init__(self, where: places.Places, run_id: str, boot: launch.Boot | None) -> None:
+        self._where, self._run_id = where, run_id
+        self._boot = boot
+        self._log: AuditLog | None = None
+        self._file: runs.RunFile | None = None
+        self._identity: identity.Identity | None = None
+        self._cgroup_missing = ""
+        self.cgroup: cgroups.RunCgroup | None = None
+
+    @property
+    def log(self) -> AuditLog:
+        """The open audit log; nothing starts without one."""
+        if self._log is None:
+            raise RuntimeError("the audit log is not open")
+        return self._log
+
+    @property
+    def has_log(self) -> bool:
+        """Whether there is a log to record an ending in."""
+        return self._log is not None
+
+    @property
+    def boot(self) -> launch.Boot:
+        """The waiting or entered jail."""
+        if self._boot is None:
+            raise RuntimeError("boot was not started")
+        return self._boot
+
+    def take(self) -> None:
+        """Start boot, open the log, sweep after the dead, register, and let boot join its cgroup meanwhile.
+
+        Raises AuditError, StateUnusable or HostUnsupported.
+        """
+        places.prepare_state(self._where.state)
+        self._boot = self._boot or launch.spawn()
+        self._log = AuditLog.open(self._where.audit)
+        self._sweep(self._log)
+        try:
+            self._file = runs.begin(self._where.state, self._run_id)
+        except OSError as error:
+            raise places.StateUnusable(
+                f"the state directory {self._where.state} cannot be written: {error.strerror}",
+                "give a writable --home DIR",
+            ) from error
+        try:
+            self.cgroup = cgroups.create(self._run_id)
+            self.note(started=False, bundle_id=None, plugin=None)
+            self._boot.join(self.cgroup.open_procs())
+        except cgroups.CgroupUnavailable as error:
+            self._cgroup_missing = str(error)
+        except OSError as error:
+            raise HostUnsupported(f"boot could not join its cgroup: {error.strerror}") from error
+
+    def limit(self, *, memory_bytes: int, processes: int, tolerated: Iterable[str]) -> None:
+        """Set the cgroup's limits, or accept that there is none; raises HostUnsupported."""
+        if self.cgroup is None:
+            layers.require("cgroup", self._cgroup_missing, tolerated)
+            return
+        try:
+            self.cgroup.limit(memory_bytes=memory_bytes, processes=processes)
+        except OSError as error:
+            # Joined but not limited would be a weaker jail than was said, so it is never tolerated.
+            layers.require("cgroup", f"{error.filename}: {error.strerror}", ())
+
+    def begin(self, spec: SandboxSpec, payload_fd: int, inputs: tuple[int, ...]) -> None:
+        """Send boot off into its layers; raises HostUnsupported."""
+        try:
+            self._identity = identity.choose()
+            self.boot.begin(spec, payload_fd, inputs)
+        except identity.IdentityUnavailable as error:
+            layers.require("user-namespace", str(error), ())
+        except launch.EnterFailed as error:
+            raise _entering_failed(error) from error
+
+    def follow(self) -> None:
+        """Go with boot through every layer; raises HostUnsupported."""
+        if self._identity is None:
+            raise RuntimeError("follow() before begin()")
+        try:
+            self.boot.follow(self._identity)
+        except launch.EnterFailed as error:
+            raise _entering_failed(error) from error
+
+    def note(self, *, started: bool, bundle_id: str | None, plugin: str | None) -> None:
+        """Write down what a later start needs, should this run be killed."""
+        if self._file is not None:
+            directories = list(self.cgroup.directories) if self.cgroup else []
+            record: dict[str, Any] = {"cgroups": directories, "started": started}
+            self._file.note({**record, "bundle_id": bundle_id, "plugin": plugin})
+
+    def release(self) -> None:
+        """Give everything back: processes first."""
+        if self._boot is not None:
+            self._boot.reap()
+        if self._identity is not None and self._identity.lock_fd >= 0:
+            os.close(self._identity.lock_fd)
+        if self.cgroup is not None:
+            self.cgroup.remove()
+        if self._file is not None:
+            self._file.close()
+        if self._log is not None:
+            self._log.close()
+
+    def _sweep(self, log: AuditLog) -> None:
+        for dead in runs.sweep(self._where.state):
+            log.append(
+                "run.end",
+                run=dead.run_id,
+                bundle_id=dead.bundle_id,
+                decision="interrupted",
+                detail={"outcome": "interrupted", "plugin": dead.plugin, "found_by": self._run_id},
+                durable=True,
+            )
+
+
+def _entering_failed(error: launch.EnterFailed) -> Refusal:
+    """A layer that could not be applied is the host's refusal; never a weaker jail."""
+    if error.layer in layers.NAMES:
+        try:
+            layers.require(error.layer, f"{error.step}: {error.detail}", ())
+        except HostUnsupported as refusal:
+            return refusal
+    return HostUnsupported(
+        f"the jail could not be entered ({error.layer}: {error.step}: {error.detail}); nothing was started",
+        "see `plugsec doctor`",
+    )
