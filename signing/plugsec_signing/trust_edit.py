@@ -139,9 +139,10 @@ def _locked(directory: str) -> Iterator[None]:
 def _replace(path: str, text: str) -> None:
     trust_toml.parse(text)
     directory = os.path.dirname(path)
-    fd, new = tempfile.mkstemp(prefix=".trust-", dir=directory)  # mkstemp makes it 0600
+    fd, new = tempfile.mkstemp(prefix=".trust-", dir=directory)
     try:
         with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, 0o600)  # mkstemp's, even under a umask that takes it away
             file.write(text.encode("utf-8"))
             file.flush()
             os.fsync(fd)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import plugsec
+from plugsec import private
 
 _ENTRY_BYTES_MAX = 16 * 1024 * 1024
 
@@ -60,13 +61,9 @@ def load(path: str) -> Any:  # noqa: ANN401
 
 def store(path: str, value: Any) -> None:  # noqa: ANN401
     """Best effort and atomic: a cache that cannot be written only costs time."""
-    temporary = f"{path}.{os.urandom(8).hex()}"
     try:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(value, file, separators=(",", ":"))
-        os.replace(temporary, path)
+        private.make_directories(os.path.dirname(path))
+        private.replace(path, json.dumps(value, separators=(",", ":")).encode())
     except OSError:
         return
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from plugsec import private
 from plugsec.errors import PlugsecError, UsageError
 
 STATE_FORMAT = 1
@@ -92,11 +93,8 @@ def prepare_state(state: str) -> None:
 
 def _create(state: str, path: str) -> None:
     try:
-        os.makedirs(state, 0o700, exist_ok=True)
-        temporary = f"{path}.{os.urandom(8).hex()}"
-        with open(temporary, "w", encoding="ascii") as file:
-            file.write(f"{STATE_FORMAT}\n")
-        os.replace(temporary, path)
+        private.make_directories(state)
+        private.replace(path, b"%d\n" % STATE_FORMAT)
     except OSError as error:
         raise StateUnusable(
             f"the state directory {state} cannot be written: {error.strerror}",

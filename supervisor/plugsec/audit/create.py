@@ -36,6 +36,7 @@ def create(dirfd: int, directory: str, session: str, boot: str, redact: record.R
     for name in (files.KEYS, files.TORN):
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=dirfd)
+            os.chmod(name, 0o700, dir_fd=dirfd)  # whatever the umask is
     secret = os.urandom(keys.SECRET_BYTES)
     public = keys.public_raw(keys.signing_key(secret))
     origin = f"plugsec.audit/{_host()}/{os.urandom(8).hex()}"

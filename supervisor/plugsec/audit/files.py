@@ -18,6 +18,7 @@ import os
 import stat
 import time
 
+from plugsec import private
 from plugsec.audit.errors import Fault, LogBusy, LogMissing, LogTampered, LogUnsafe, LogUnwritable
 
 LOCK, HEAD, CHECKPOINTS, RESERVE = "lock", "head", "checkpoints.jsonl", "reserve"
@@ -70,10 +71,8 @@ def open_directory(path: str, *, create: bool = False) -> int:
 
 def _make(path: str) -> None:
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
+        if not os.path.lexists(path):
+            private.make_directories(path)
     except OSError as err:
         raise LogUnwritable(
             f"cannot create the audit directory {path}: {err.strerror}", "choose another one with --audit"
@@ -111,6 +110,8 @@ def open_file(dirfd: int, name: str, flags: int, mode: int = 0o600) -> int:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise LogUnsafe(f"the audit file {name} is not a regular file")
+        if flags & os.O_CREAT and not status.st_mode & 0o777:
+            os.fchmod(fd, mode)  # just made under a umask that took everything away
         if status.st_nlink != 1:
             raise LogUnsafe(f"the audit file {name} has {status.st_nlink} names, so others may write it")
         _check_owner(status, name, writing=flags & os.O_ACCMODE != os.O_RDONLY)

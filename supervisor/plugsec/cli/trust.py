@@ -2,10 +2,12 @@
 
 import os
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
+from plugsec import private
 from plugsec.cli.bundles import Audit, Home, Json, Trust, examples, read_small, record, show
 from plugsec.cli.common import emit_json, places, refuse, say
 from plugsec.errors import REFUSALS, UsageError
@@ -68,6 +70,8 @@ def add(
         optional = {"plugins": plugins, "valid_after": valid_after, "valid_before": valid_before}
         entry.update({field: value for field, value in optional.items() if value})
         seqs: list[int] = []
+        with suppress(OSError):  # what cannot be made is reported by add_key in its own words
+            private.make_directories(where.trust)
         added = trust_edit.add_key(
             where.trust,
             entry,

@@ -11,6 +11,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
+from plugsec import private
 from plugsec.sandbox import cgroups
 
 _DIRECTORY = "runs"
@@ -50,10 +51,10 @@ class DeadRun(NamedTuple):
 def begin(state: str, run_id: str) -> RunFile:
     """Register a run; raises OSError when the state directory cannot be written."""
     directory = os.path.join(state, _DIRECTORY)
-    os.makedirs(directory, 0o700, exist_ok=True)
+    private.make_directories(directory)
     path = os.path.join(directory, run_id)
     for _ in range(_BEGIN_TRIES):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = private.create(path)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return RunFile(path, fd)

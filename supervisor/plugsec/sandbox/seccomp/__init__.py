@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 
+from plugsec import private
 from plugsec.sandbox.seccomp.tables import PROFILES
 
 LIBSECCOMP_ADVICE = (
@@ -81,14 +82,8 @@ def _load(path: str) -> bytes | None:
 
 def _store(path: str, compiled: bytes) -> None:
     """Best effort: without a cache every run compiles, which is slower and just as safe."""
-    temporary = f"{path}.{os.urandom(8).hex()}"
     try:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, hashlib.sha256(compiled).digest() + compiled)
-        finally:
-            os.close(fd)
-        os.replace(temporary, path)
+        private.make_directories(os.path.dirname(path))
+        private.replace(path, hashlib.sha256(compiled).digest() + compiled)
     except OSError:
         return
