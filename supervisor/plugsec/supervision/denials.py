@@ -4,6 +4,7 @@ The numbers are the guest's; nothing is read from its memory. Names for the few 
 matter to a reader are from the man pages and uapi headers.
 """
 
+import json
 from typing import NamedTuple
 
 DISTINCT_MAX = 500  # kinds of denial kept apart; the rest are counted together
@@ -83,11 +84,16 @@ def describe(  # noqa: PLR0911 - one line for each kind of call
             return ""
 
 
+def _quoted(text: str) -> str:
+    """A TOML basic string: the path is the plugin's word and must not end the quotes."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def hint(call: str, detail: str, source: str) -> str:
     """The manifest line that would ask for it, or "" where no permission allows the call."""
     if source == "claimed":
         name = "fs.read" if call in {"read", "listdir", "scandir", "chdir"} else "fs.write"
-        return f'[[permission]] name = "{name}", paths = ["{detail}"]'
+        return f'[[permission]] name = "{name}", paths = [{_quoted(detail)}]'
     if call in _NETWORK:
         return '[[permission]] name = "net" (not supported yet)'
     if call in _PROCESS:
