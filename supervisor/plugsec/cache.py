@@ -45,6 +45,8 @@ def policy(directory: str, reference: str, parse: Callable[[str], dict[str, Any]
 
 def load(path: str) -> Any:  # noqa: ANN401
     """The entry, or None if there is none that can be used."""
+    if not private.is_private_directory(os.path.dirname(path)):
+        return None
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -54,16 +56,20 @@ def load(path: str) -> Any:  # noqa: ANN401
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             return None
         try:
-            return json.loads(file.read(_ENTRY_BYTES_MAX))
+            entry = json.loads(file.read(_ENTRY_BYTES_MAX))
         except (ValueError, RecursionError):
             return None
+    # Bound to its name: another entry renamed to this one is not this one.
+    whole = isinstance(entry, dict) and entry.get("for") == os.path.basename(path)
+    return entry.get("value") if whole else None
 
 
 def store(path: str, value: Any) -> None:  # noqa: ANN401
     """Best effort and atomic: a cache that cannot be written only costs time."""
     try:
         private.make_directories(os.path.dirname(path))
-        private.replace(path, json.dumps(value, separators=(",", ":")).encode())
+        entry = {"for": os.path.basename(path), "value": value}
+        private.replace(path, json.dumps(entry, separators=(",", ":")).encode())
     except OSError:
         return
 

@@ -255,6 +255,7 @@ class _Run:
             tuple(File(*entry) for entry in payload.entries),
             {file.name: file.size for file in self._files},
             cgroup=held.cgroup is not None,
+            own_directories=tuple(self._where),
             cache_directory=os.path.join(self._where.cache, "seccomp"),
         )
         held.limit(

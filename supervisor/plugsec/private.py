@@ -1,6 +1,7 @@
 """Directories and files that are this user's alone, whatever the caller's umask is."""
 
 import os
+import stat
 
 _PARENTS_MAX = 64  # deeper than any home directory
 
@@ -18,6 +19,15 @@ def make_directories(path: str) -> None:
         except FileExistsError:
             continue  # another start was faster
         os.chmod(directory, 0o700)  # a umask of 777 would leave it unusable
+
+
+def is_private_directory(path: str) -> bool:
+    """Whether nobody but this user could have put something there."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def create(path: str) -> int:

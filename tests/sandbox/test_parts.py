@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kit.home import is_root
 from plugsec.errors import HostUnsupported
-from plugsec.sandbox import build, cgroups, control, identity, landlock, launch, layers, spec
+from plugsec.sandbox import build, cgroups, control, granted, identity, landlock, launch, layers, spec
 from plugsec_plugins.runtimes.plan import Bind
 from plugsec_policies import decision, policy
 from plugsec_policies.isolation import LAYERS
@@ -86,7 +86,15 @@ def test_sealed_memory_cannot_be_changed() -> None:
 # From include/uapi/linux/landlock.h: the accesses that each ABI brought.
 @pytest.mark.parametrize(
     ("abi", "handled", "words"),
-    [(1, 0x1FFF, 1), (2, 0x3FFF, 1), (3, 0x7FFF, 1), (4, 0x7FFF, 2), (5, 0xFFFF, 2), (6, 0xFFFF, 3), (7, 0xFFFF, 3)],
+    [
+        (1, 0x1FFF, 1),
+        (2, 0x3FFF, 1),
+        (3, 0x7FFF, 1),
+        (4, 0x7FFF, 2),
+        (5, 0xFFFF, 2),
+        (6, 0xFFFF, 3),
+        (7, 0xFFFF, 3),
+    ],
 )
 def test_landlock_handles_all_that_an_abi_knows_and_no_more(abi: int, handled: int, words: int) -> None:
     attributes = landlock.ruleset_attributes(abi)
@@ -145,20 +153,22 @@ def grant(**changes: object) -> decision.Grant:
     )._replace(**changes)
 
 
-@pytest.mark.parametrize("path", ["/", "/tmp", "/proc", "/proc/self", "/dev/mem", "/sys", "/plugin", "/input/x", "/output"])
+@pytest.mark.parametrize(
+    "path", ["/", "/tmp", "/proc", "/proc/self", "/dev/mem", "/sys", "/plugin", "/input/x", "/output"]
+)
 def test_the_jail_s_own_trees_cannot_be_replaced(path: str) -> None:
-    with pytest.raises(build.PathRefused):
-        build.mappable(path)
+    with pytest.raises(granted.PathRefused):
+        granted._check_mappable(path)
 
 
 def test_a_link_is_refused_with_the_real_path(tmp_path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    with pytest.raises(build.PathRefused) as refusal:
-        build.mappable(str(tmp_path / "link"))
+    with pytest.raises(granted.PathRefused) as refusal:
+        granted._check_mappable(str(tmp_path / "link"))
     assert str(tmp_path / "real") in refusal.value.hint
-    with pytest.raises(build.PathRefused):
-        build.mappable(str(tmp_path / "missing"))
+    with pytest.raises(granted.PathRefused):
+        granted._check_mappable(str(tmp_path / "missing"))
 
 
 def test_rlimits_never_exceed_what_this_process_may_have() -> None:
@@ -184,7 +194,9 @@ def test_a_limit_that_nothing_can_start_under_is_named(home, field: str) -> None
 
 
 def test_the_environment_is_only_what_was_granted(tmp_path) -> None:
-    environment = dict(build._environment(grant(env=("A", "HOME", "MISSING")), {"A": "1", "B": "2", "HOME": "/root"}))
+    environment = dict(
+        build._environment(grant(env=("A", "HOME", "MISSING")), {"A": "1", "B": "2", "HOME": "/root"})
+    )
     assert environment == {
         "A": "1", "HOME": "/tmp", "TMPDIR": "/tmp", "PATH": "/nonexistent", "LANG": "C.UTF-8",
         "INPUT": "/input", "OUTPUT": "/output",
@@ -224,7 +236,11 @@ def test_doctor_speaks_json(home) -> None:
     import sys
 
     ended = subprocess.run(
-        [sys.executable, "-m", "plugsec", "doctor", "--json"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "plugsec", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     told = json.loads(ended.stdout)
     assert ended.returncode == told["code"] == 0

@@ -11,7 +11,9 @@ from plugsec.errors import UsageError
 
 def test_home_gathers_everything_under_one_directory() -> None:
     found = places.resolve("/h", environment={})
-    assert found == places.Places("/h/config", "/h/data", "/h/state", "/h/cache", "/h/config/trust.d", "/h/state/audit")
+    assert found == places.Places(
+        "/h/config", "/h/data", "/h/state", "/h/cache", "/h/config/trust.d", "/h/state/audit"
+    )
     assert places.resolve(environment={"PLUGSEC_HOME": "/h"}) == found
 
 
@@ -74,7 +76,9 @@ def test_an_entry_that_others_could_write_is_not_used(tmp_path) -> None:
 
 
 def test_a_policy_is_read_again_when_any_of_its_files_changes(home) -> None:
-    bundle = home.bundle({"main.py": "from plugsec_plugins.guest import plugin\n@plugin.method\ndef go(): return 1\n"})
+    bundle = home.bundle(
+        {"main.py": "from plugsec_plugins.guest import plugin\n@plugin.method\ndef go(): return 1\n"}
+    )
     policy = home.policy("[limits]\nwall_ms = 20000\n")
     assert home.run(bundle, policy).code == 0
     with open(policy, "a") as file:

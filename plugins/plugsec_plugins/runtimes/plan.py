@@ -7,7 +7,7 @@ class Bind(NamedTuple):
     """A tree or file of the host that appears in the jail at `target`, both without symbolic links.
 
     `exec` lets Landlock execute what is in it; `libraries` lets it be mapped executable, as shared
-    objects are, and no more; `device` is one node of /dev.
+    objects are, and no more; `device` is one node of /dev; `mask` shows an empty directory instead.
     """
 
     source: str
@@ -16,6 +16,7 @@ class Bind(NamedTuple):
     exec: bool = False
     device: bool = False
     libraries: bool = False
+    mask: bool = False
 
 
 class LaunchPlan(NamedTuple):

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from plugsec.errors import HostUnsupported, UsageError
 from plugsec.sandbox import layers, seccomp
+from plugsec.sandbox.granted import granted_binds
 from plugsec.sandbox.spec import INPUT_DIR, OUTPUT_DIR, OWN_PROCESSES, PLUGIN_DIR, TMP_DIR, File, SandboxSpec
-from plugsec_plugins.runtimes.plan import Bind, LaunchPlan
+from plugsec_plugins.runtimes.plan import LaunchPlan
 from plugsec_policies.decision import Grant
-from plugsec_policies.errors import PermissionRefused
 from plugsec_policies.limits import Limits, word_of
 
 _MIB = 1024 * 1024
@@ -21,15 +21,7 @@ _SPACE_BYTES, _SPACE_BYTES_WITHOUT_CGROUP = 4096 * _MIB, 1024 * _MIB
 # Below these not even the interpreter gets through the jail's own set-up.
 _FLOORS = {"memory_bytes": 16 * _MIB, "open_files": 16, "tmp_bytes": 4096}
 _INPUT, _OUTPUT = "$INPUT", "$OUTPUT"
-# Trees of the jail's own; a grant cannot put the host's in their place.
-_RESERVED = (PLUGIN_DIR, INPUT_DIR, OUTPUT_DIR, "/proc", "/sys", "/dev")
 _NPROC_PER_NAMESPACE = (5, 14)  # before it RLIMIT_NPROC counted all of the user's processes
-
-
-class PathRefused(PermissionRefused):
-    """A granted path cannot be mapped into the jail as it is written (exit 1)."""
-
-    id = "PLG-PERM-020"
 
 
 class LimitTooSmall(UsageError):
@@ -53,9 +45,10 @@ def build(
     *,
     cgroup: bool,
     cache_directory: str,
+    own_directories: tuple[str, ...],
     environment: Mapping[str, str] = os.environ,
 ) -> Built:
-    """Assemble the spec; `inputs` maps names to sizes in bytes.
+    """Assemble the spec; `inputs` maps names to sizes in bytes, `own_directories` are plugsec's.
 
     Raises HostUnsupported for a missing layer that the policy requires, PathRefused for a path that
     cannot be mapped.
@@ -68,7 +61,7 @@ def build(
     limits = grant.limits
     spec = SandboxSpec(
         kind=plan.kind,
-        binds=(*plan.binds, *granted_binds(grant)),
+        binds=(*granted_binds(grant, plan, own_directories), *plan.binds),
         links=plan.links,
         files=files,
         inputs=tuple(inputs),
@@ -124,29 +117,6 @@ def _filters(grant: Grant, plan: LaunchPlan, cache: str) -> tuple[tuple[bytes, b
     init_names = seccomp.profile_names("init", process=False, execute=False, jit=False)
     init, _ = seccomp.program(init_names, machine, notify=False, cache_directory=cache)
     return (reporting, silent, init), digest
-
-
-def granted_binds(grant: Grant) -> tuple[Bind, ...]:
-    """The host paths that the grant opens: writable ones last, so that they lie over readable parents."""
-    read = [path for path in grant.fs_read if path.startswith("/") and path not in grant.fs_write]
-    write = [path for path in grant.fs_write if path.startswith("/")]
-    binds = [Bind(mappable(p), p, exec=p in grant.fs_execute) for p in sorted(read)]
-    binds += [Bind(mappable(p), p, write=True, exec=p in grant.fs_execute) for p in sorted(write)]
-    return tuple(binds)
-
-
-def mappable(path: str) -> str:
-    """Return a path that can appear in the jail as it is written; raises PathRefused saying what to write."""
-    if path in {"/", TMP_DIR} or any(path == r or path.startswith(r + "/") for r in _RESERVED):
-        raise PathRefused(
-            f"{path} cannot be granted: the jail has its own", "grant the directories that are needed by name"
-        )
-    real = os.path.realpath(path)
-    if real != path:
-        raise PathRefused(f"{path} leads through a symbolic link", f'write the real path instead: "{real}"')
-    if not os.path.lexists(path):
-        raise PathRefused(f"{path} does not exist on this host", "create it, or make the permission optional")
-    return path
 
 
 def rlimits(grant: Grant, *, cgroup: bool) -> tuple[tuple[int, int, int], ...]:

@@ -114,7 +114,8 @@ def _main(sock: _socket.socket) -> None:
     if init == 0:
         os.close(alive_write)
         _init(sock, spec, trees, payload_fd, input_fds, alive_read, setup_cpu_ms)
-    _wait_for(init, sock, (alive_read, payload_fd, *input_fds, *trees, 0, 1, 2, RPC_FD))
+    opened = [tree for tree in trees if tree >= 0]  # a mask has no source
+    _wait_for(init, sock, (alive_read, payload_fd, *input_fds, *opened, 0, 1, 2, RPC_FD))
 
 
 def die_with_parent() -> None:
@@ -279,6 +280,8 @@ def _landlock_rules(spec: SandboxSpec, *, has_proc: bool) -> list[tuple[str, int
         rules.append(("/proc", landlock.READ))
     rules += [(path, landlock.EXECUTE | landlock.READ_FILE) for path in spec.program_exec]
     for bind in spec.binds:
+        if bind.mask:
+            continue
         access = landlock.READ
         if bind.device:
             access |= landlock.WRITE_FILE

@@ -40,6 +40,9 @@ def open_sources(binds: tuple[Bind, ...]) -> list[int]:
     """
     trees = []
     for bind in binds:
+        if bind.mask:
+            trees.append(-1)
+            continue
         fd = linux.openat2(linux.AT_FDCWD, bind.source, os.O_PATH, resolve=linux.RESOLVE_NO_SYMLINKS)
         trees.append(linux.open_tree(fd, recursive=not bind.device))
         os.close(fd)
@@ -100,6 +103,12 @@ def enter_root() -> None:
 
 def _attach(bind: Bind, tree: int) -> None:
     target = bind.target.lstrip("/")
+    if bind.mask:
+        hidden = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
+        tree = linux.new_tmpfs(size_bytes=_BLOCK_BYTES, inodes=1, mode=0o555, attributes=hidden)
+        linux.move_mount(tree, target)
+        os.close(tree)
+        return
     if stat.S_ISDIR(os.fstat(tree).st_mode):  # the source's path may be out of reach by now
         os.makedirs(target, 0o755, exist_ok=True)
     elif not os.path.exists(target):

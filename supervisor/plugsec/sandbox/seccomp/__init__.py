@@ -45,7 +45,7 @@ def program(
     digest = hashlib.sha256(b"\0".join([_FORMAT, architecture.encode(), b"%d" % notify, table, *sources]))
     key = digest.hexdigest()
     path = os.path.join(cache_directory, f"{key}.bpf")
-    cached = _load(path)
+    cached = _load(path, key)
     if cached is not None:
         return cached, key
     from plugsec.sandbox.seccomp.compile import compile_program  # noqa: PLC0415 - cold only
@@ -55,7 +55,7 @@ def program(
         rule for name, source in zip(names, sources, strict=True) for rule in parse(source.decode(), name)
     )
     compiled = compile_program(rules, architecture, notify=notify)
-    _store(path, compiled)
+    _store(path, key, compiled)
     return compiled, key
 
 
@@ -64,7 +64,9 @@ def _read(name: str) -> bytes:
         return file.read()
 
 
-def _load(path: str) -> bytes | None:
+def _load(path: str, key: str) -> bytes | None:
+    if not private.is_private_directory(os.path.dirname(path)):
+        return None
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -77,13 +79,18 @@ def _load(path: str) -> bytes | None:
     finally:
         os.close(fd)
     body = data[_DIGEST_BYTES:]
-    return body if body and hashlib.sha256(body).digest() == data[:_DIGEST_BYTES] else None
+    return body if body and _seal(key, body) == data[:_DIGEST_BYTES] else None
 
 
-def _store(path: str, compiled: bytes) -> None:
+def _seal(key: str, body: bytes) -> bytes:
+    """Binds a program to its key: another key's program under this name is not this key's."""
+    return hashlib.sha256(key.encode() + b"\0" + body).digest()
+
+
+def _store(path: str, key: str, compiled: bytes) -> None:
     """Best effort: without a cache every run compiles, which is slower and just as safe."""
     try:
         private.make_directories(os.path.dirname(path))
-        private.replace(path, hashlib.sha256(compiled).digest() + compiled)
+        private.replace(path, _seal(key, compiled) + compiled)
     except OSError:
         return
