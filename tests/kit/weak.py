@@ -56,6 +56,16 @@ mounts.open_sources, mounts.enter_root = open_sources, enter_root
 
 
 @contextlib.contextmanager
+def broken(directory: Path, change: str, number: int) -> Iterator[None]:
+    """Boot with one call that fails with this errno: `change` assigns `refuse` to it."""
+    script = directory / "boot-broken.py"
+    refuse = f'raise OSError({number}, os.strerror({number}), "refused by a test")'
+    script.write_text(f"{_HEAD}def refuse(*arguments, **more):\n    {refuse}\n{change}\nenter.main()\n")
+    with mock.patch.object(spawn, "BOOT_SCRIPT", str(script)):
+        yield
+
+
+@contextlib.contextmanager
 def without(directory: Path, *names: str) -> Iterator[None]:
     """Boot without the named layers for as long as this lasts."""
     with contextlib.ExitStack() as stack:
