@@ -38,7 +38,7 @@ test: dev dist/.built
 lint: dev
 	@failed=; \
 	$(PY) -m ruff check . || failed="$$failed ruff"; \
-	$(PY) -m ruff format --check --quiet . || failed="$$failed ruff-format(make format)"; \
+	$(PY) -m ruff format --check --output-format concise . || failed="$$failed ruff-format(make format)"; \
 	$(PY) -m mypy || failed="$$failed mypy"; \
 	$(PY) -m pyright --pythonpath $(PY) || failed="$$failed pyright"; \
 	PYTHONPATH=supervisor:policies:signing:plugins $(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()' \
