@@ -8,8 +8,17 @@ import os
 import pickle
 import signal
 
-CHANGES = ("write", "pwrite", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "mkdir",
-           "posix_fallocate")
+CHANGES = (
+    "write",
+    "pwrite",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "unlink",
+    "mkdir",
+    "posix_fallocate",
+)
 
 
 class Death:

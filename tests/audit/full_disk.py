@@ -1,6 +1,6 @@
 """Fill a small file system under a log and report what happened, as JSON. Runs inside its own mount.
 
-    unshare -m python full_disk.py DIRECTORY
+unshare -m python full_disk.py DIRECTORY
 """
 
 import json

@@ -15,8 +15,12 @@ def write(directory, records, *, segment_bytes=PLAIN_SEGMENT):
         size = log.head.size
         while size < records:
             event = ("run.start", "denial", "denial", "run.end")[size % 4]
-            position = log.append(event, run=f"run-{size // 4}", bundle_id="sha256:" + "ab" * 32,
-                                  detail={"number": size, "text": "x" * (size % 50)})
+            position = log.append(
+                event,
+                run=f"run-{size // 4}",
+                bundle_id="sha256:" + "ab" * 32,
+                detail={"number": size, "text": "x" * (size % 50)},
+            )
             size = position.seq + 1
     return str(directory)
 

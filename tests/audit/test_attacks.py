@@ -18,8 +18,12 @@ from plugsec.audit.log import AuditLog
 from plugsec.audit.verify import verify
 from plugsec_signing.canonical import encode
 
-SHAPES = [(size, layout) for size in (1, 63, 64, 65, 500) for layout in ("one segment", "rotated")
-          if not (size == 1 and layout == "rotated")]
+SHAPES = [
+    (size, layout)
+    for size in (1, 63, 64, 65, 500)
+    for layout in ("one segment", "rotated")
+    if not (size == 1 and layout == "rotated")
+]
 
 
 class NotApplicable(Exception):
@@ -253,6 +257,7 @@ def delete_each_segment(number):
             raise NotApplicable
         os.unlink(victim.path(victim.segments[number]))
         return {"kinds": ("segment missing",), "file": victim.segments[number]}
+
     return attack
 
 
@@ -394,8 +399,9 @@ def forge_a_checkpoint(victim):
     lines = checkpoint_lines(victim, 1)
     entry = json.loads(lines[0])
     origin = entry["note"].split("\n")[0]
-    forged = note.sign_checkpoint(note.Checkpoint(origin, entry["size"], b"r" * 32),
-                                  keys.signing_key(b"k" * 32))
+    forged = note.sign_checkpoint(
+        note.Checkpoint(origin, entry["size"], b"r" * 32), keys.signing_key(b"k" * 32)
+    )
     entry["note"] = forged.decode()
     logs.put_lines(victim.path("checkpoints.jsonl"), [encode(entry) + b"\n", *lines[1:]])
     return {"kinds": ("checkpoint",), "file": "checkpoints.jsonl", "line": 1}
@@ -409,8 +415,9 @@ def exchange_a_checkpoint_for_another_true_one(victim):
     frontier = ()
     for seq in range(size):
         frontier = merkle.push(frontier, seq, merkle.leaf_hash(victim.lines[seq][1][:-1]))
-    signed = note.sign_checkpoint(note.Checkpoint(origin, size, merkle.root_of(frontier)),
-                                  keys.signing_key(victim.secret()))
+    signed = note.sign_checkpoint(
+        note.Checkpoint(origin, size, merkle.root_of(frontier)), keys.signing_key(victim.secret())
+    )
     line = encode({"epoch": 1, "size": size, "note": signed.decode()}) + b"\n"
     logs.put_lines(victim.path("checkpoints.jsonl"), [line, *lines[1:]])
     return {"kinds": ("checkpoint",), "file": "checkpoints.jsonl"}
@@ -420,10 +427,12 @@ def sign_another_root_with_the_current_key(victim):
     lines = checkpoint_lines(victim, 1)
     entry = json.loads(lines[0])
     origin = entry["note"].split("\n")[0]
-    signed = note.sign_checkpoint(note.Checkpoint(origin, entry["size"], b"r" * 32),
-                                  keys.signing_key(victim.secret()))
-    logs.put_lines(victim.path("checkpoints.jsonl"),
-                   [encode({**entry, "note": signed.decode()}) + b"\n", *lines[1:]])
+    signed = note.sign_checkpoint(
+        note.Checkpoint(origin, entry["size"], b"r" * 32), keys.signing_key(victim.secret())
+    )
+    logs.put_lines(
+        victim.path("checkpoints.jsonl"), [encode({**entry, "note": signed.decode()}) + b"\n", *lines[1:]]
+    )
     return {"kinds": ("rewritten",), "file": "checkpoints.jsonl", "line": 1}
 
 
@@ -515,8 +524,12 @@ def append_a_record_without_a_head(victim):
     record = {**last, "seq": victim.size, "prev": merkle.leaf_hash(victim.lines[-1][1][:-1]).hex()}
     with open(victim.path(victim.segments[-1]), "ab") as file:
         file.write(encode(record) + b"\n")
-    return {"kinds": ("beyond head",), "error": NeedsRecovery, "file": victim.segments[-1],
-            "seq": victim.size}
+    return {
+        "kinds": ("beyond head",),
+        "error": NeedsRecovery,
+        "file": victim.segments[-1],
+        "seq": victim.size,
+    }
 
 
 def append_half_a_line(victim):
@@ -548,20 +561,58 @@ def damage_the_spare_slot(victim):
 
 
 ATTACKS = [
-    edit_the_first_record, edit_a_middle_record, edit_the_last_record, edit_three_records,
-    edit_a_record_to_another_length, edit_a_records_number, edit_a_records_prev, edit_and_rehash_forward,
-    overwrite_a_record_with_garbage, overwrite_a_newline, delete_the_first_record, delete_a_middle_record,
-    delete_ten_records, delete_the_last_record, truncate_inside_the_last_record, truncate_at_a_checkpoint,
-    delete_the_last_segment, empty_a_segment, swap_neighbours, move_a_record_to_the_end,
-    move_a_late_record_forward, swap_segments, repeat_a_record, insert_a_forged_record,
-    insert_an_empty_line, insert_a_gigantic_line, splice_from_another_log,
-    splice_a_run_of_records_from_another_log, splice_from_another_segment, swap_checkpoints,
-    delete_a_checkpoint, delete_the_checkpoints, forge_a_checkpoint,
-    exchange_a_checkpoint_for_another_true_one, sign_another_root_with_the_current_key,
-    edit_rehash_and_resign_the_head, take_a_foreign_head, take_a_foreign_head_and_its_keys,
-    delete_the_head, truncate_the_head, zero_the_head, lengthen_the_head, change_the_key, shorten_the_key,
-    delete_the_key, exchange_the_public_key, roll_the_head_back_one_step, append_a_record_without_a_head,
-    append_half_a_line, add_a_segment, append_to_the_checkpoints, damage_the_spare_slot,
+    edit_the_first_record,
+    edit_a_middle_record,
+    edit_the_last_record,
+    edit_three_records,
+    edit_a_record_to_another_length,
+    edit_a_records_number,
+    edit_a_records_prev,
+    edit_and_rehash_forward,
+    overwrite_a_record_with_garbage,
+    overwrite_a_newline,
+    delete_the_first_record,
+    delete_a_middle_record,
+    delete_ten_records,
+    delete_the_last_record,
+    truncate_inside_the_last_record,
+    truncate_at_a_checkpoint,
+    delete_the_last_segment,
+    empty_a_segment,
+    swap_neighbours,
+    move_a_record_to_the_end,
+    move_a_late_record_forward,
+    swap_segments,
+    repeat_a_record,
+    insert_a_forged_record,
+    insert_an_empty_line,
+    insert_a_gigantic_line,
+    splice_from_another_log,
+    splice_a_run_of_records_from_another_log,
+    splice_from_another_segment,
+    swap_checkpoints,
+    delete_a_checkpoint,
+    delete_the_checkpoints,
+    forge_a_checkpoint,
+    exchange_a_checkpoint_for_another_true_one,
+    sign_another_root_with_the_current_key,
+    edit_rehash_and_resign_the_head,
+    take_a_foreign_head,
+    take_a_foreign_head_and_its_keys,
+    delete_the_head,
+    truncate_the_head,
+    zero_the_head,
+    lengthen_the_head,
+    change_the_key,
+    shorten_the_key,
+    delete_the_key,
+    exchange_the_public_key,
+    roll_the_head_back_one_step,
+    append_a_record_without_a_head,
+    append_half_a_line,
+    add_a_segment,
+    append_to_the_checkpoints,
+    damage_the_spare_slot,
 ]
 ATTACKS_BY_NAME = {attack.__name__: attack for attack in ATTACKS} | {
     f"delete_segment_{number}": delete_each_segment(number) for number in range(11)
@@ -639,9 +690,14 @@ def rewrite_everything(directory, foreign, seq):
         lines.append(encode({"epoch": 1, "size": size, "note": signed.decode()}) + b"\n")
         chain = checkpoints.chained(chain, lines[-1])
     logs.put_lines(victim.path("checkpoints.jsonl"), lines)
-    victim.resign_head(old._replace(
-        frontier=frontier, last=merkle.leaf_hash(victim.lines[-1][1][:-1]), checkpoint_chain=chain,
-        checkpoint_offset=sum(map(len, lines))))
+    victim.resign_head(
+        old._replace(
+            frontier=frontier,
+            last=merkle.leaf_hash(victim.lines[-1][1][:-1]),
+            checkpoint_chain=chain,
+            checkpoint_offset=sum(map(len, lines)),
+        )
+    )
 
 
 @pytest.mark.parametrize(("size", "layout"), SHAPES[1:])  # one record has nothing but the key to change
@@ -666,17 +722,28 @@ def resigned(directory, foreign, seq, /, **changes):
     frontier = ()
     for number, (_, raw) in enumerate(victim.lines):
         frontier = merkle.push(frontier, number, merkle.leaf_hash(raw[:-1]))
-    victim.resign_head(victim.heads()[-1]._replace(
-        frontier=frontier, last=merkle.leaf_hash(victim.lines[-1][1][:-1]),
-        offset=sum(len(raw) for _, raw in victim.lines)))
+    victim.resign_head(
+        victim.heads()[-1]._replace(
+            frontier=frontier,
+            last=merkle.leaf_hash(victim.lines[-1][1][:-1]),
+            offset=sum(len(raw) for _, raw in victim.lines),
+        )
+    )
 
 
-@pytest.mark.parametrize(("seq", "changes", "kind"), [
-    (3, {"seq": 7}, "edited"), (3, {"seq": 2}, "edited"), (4, {"seq": 5}, "edited"),
-    (2, {"seq": "2"}, "malformed"), (2, {"prev": 7}, "malformed"),
-    (0, {"event": "run.start"}, "foreign"), (0, {"detail": []}, "foreign"),
-    (0, {"detail": {"origin": "plugsec.audit/other/0", "epoch": 1}}, "foreign"),
-])
+@pytest.mark.parametrize(
+    ("seq", "changes", "kind"),
+    [
+        (3, {"seq": 7}, "edited"),
+        (3, {"seq": 2}, "edited"),
+        (4, {"seq": 5}, "edited"),
+        (2, {"seq": "2"}, "malformed"),
+        (2, {"prev": 7}, "malformed"),
+        (0, {"event": "run.start"}, "foreign"),
+        (0, {"detail": []}, "foreign"),
+        (0, {"detail": {"origin": "plugsec.audit/other/0", "epoch": 1}}, "foreign"),
+    ],
+)
 def test_a_chain_that_holds_must_still_be_a_log(seq, changes, kind, foreign, tmp_path):
     directory = logs.write(tmp_path / "log", 5)
     resigned(directory, foreign, 4, detail={"within the epoch": "not seen"})
@@ -749,8 +816,13 @@ def test_every_flipped_byte_is_detected(memory_path):
     directory = logs.write(memory_path / "log", 5)
     anchor_of(directory)
     rng = random.Random(2)
-    for name in ["segment-000001.jsonl", "checkpoints.jsonl", "head",
-                 "keys/epoch-000001.key", "keys/epoch-000001.pub"]:
+    for name in [
+        "segment-000001.jsonl",
+        "checkpoints.jsonl",
+        "head",
+        "keys/epoch-000001.key",
+        "keys/epoch-000001.pub",
+    ]:
         path = os.path.join(directory, name)
         with open(path, "rb") as file:
             whole = file.read()

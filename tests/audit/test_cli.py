@@ -16,8 +16,13 @@ from plugsec.audit.receipt import sign_receipt
 def plugsec(*arguments, code=0):
     """Run the command; return (stdout, stderr)."""
     environment = {**os.environ, "NO_COLOR": "1", "PLUGSEC_HOME": "/nonexistent"}
-    ran = subprocess.run([sys.executable, "-m", "plugsec", *arguments], capture_output=True, text=True,
-                         env=environment, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-m", "plugsec", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
     assert ran.returncode == code, (ran.stdout, ran.stderr)
     assert "Traceback" not in ran.stderr
     return ran.stdout, ran.stderr
@@ -157,8 +162,9 @@ def test_bad_options_are_usage(log_directory):
     plugsec("audit", "shwo", code=2)
 
 
-@pytest.mark.parametrize("arguments", [["audit", "show"], ["audit", "verify"], ["audit", "checkpoint"],
-                                       ["receipt", "verify"]])
+@pytest.mark.parametrize(
+    "arguments", [["audit", "show"], ["audit", "verify"], ["audit", "checkpoint"], ["receipt", "verify"]]
+)
 def test_help_has_examples(arguments):
     out, _ = plugsec(*arguments, "--help")
     assert "Examples:" in out

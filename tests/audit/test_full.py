@@ -12,8 +12,9 @@ UNSHARE = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
 
 def may_mount(tmp_path):
     try:
-        tried = subprocess.run([*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)],
-                               capture_output=True, check=False)
+        tried = subprocess.run(
+            [*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True, check=False
+        )
     except FileNotFoundError:
         return False
     return tried.returncode == 0
@@ -25,8 +26,9 @@ def stories(tmp_path_factory):
     if not may_mount(base):
         pytest.skip("layer `mount` missing: no tmpfs can be mounted here (needs root or user namespaces)")
     script = os.path.join(os.path.dirname(__file__), "full_disk.py")
-    ran = subprocess.run([*UNSHARE, sys.executable, script, str(base)], capture_output=True, text=True,
-                         check=False)
+    ran = subprocess.run(
+        [*UNSHARE, sys.executable, script, str(base)], capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
 

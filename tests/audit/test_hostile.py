@@ -17,8 +17,14 @@ from plugsec.audit.verify import verify
 from plugsec.errors import REFUSALS
 from plugsec_signing.canonical import encode
 
-FILES = ["segment-000001.jsonl", "checkpoints.jsonl", "head", "lock", "keys/epoch-000001.key",
-         "keys/epoch-000001.pub"]
+FILES = [
+    "segment-000001.jsonl",
+    "checkpoints.jsonl",
+    "head",
+    "lock",
+    "keys/epoch-000001.key",
+    "keys/epoch-000001.pub",
+]
 
 
 class Content(dict):
@@ -76,7 +82,9 @@ def test_any_bytes_in_any_file(log, name, content):
 
 
 @settings(max_examples=60, deadline=None)
-@given(name=st.sampled_from(FILES), at=st.floats(0, 1), cut=st.integers(0, 600), put_in=st.binary(max_size=600))
+@given(
+    name=st.sampled_from(FILES), at=st.floats(0, 1), cut=st.integers(0, 600), put_in=st.binary(max_size=600)
+)
 def test_any_piece_replaced_in_any_file(log, name, at, cut, put_in):
     directory, whole = log
     content = whole[name]
@@ -86,8 +94,16 @@ def test_any_piece_replaced_in_any_file(log, name, at, cut, put_in):
     put(directory, whole)
 
 
-ODD = st.one_of(st.none(), st.booleans(), st.integers(-(2**53) + 1, 2**53 - 1), st.text(max_size=20),
-                st.lists(st.text(max_size=5), max_size=3), st.just("00" * 32), st.just([]), st.just({}))
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53) + 1, 2**53 - 1),
+    st.text(max_size=20),
+    st.lists(st.text(max_size=5), max_size=3),
+    st.just("00" * 32),
+    st.just([]),
+    st.just({}),
+)
 HEAD_FIELDS = [*head.Head._fields, "root", "format", "extra"]
 
 
@@ -99,9 +115,16 @@ def test_any_head_signed_with_the_right_key(log, changes):
     mac_key = keys.mac_key(whole["keys/epoch-000001.key"])
     slot = whole["head"][:4096]
     good = head.from_slot(slot, directory, lambda _: mac_key)
-    fields = {**good._asdict(), "last": good.last.hex(), "checkpoint_chain": good.checkpoint_chain.hex(),
-              "frontier": [peak.hex() for peak in good.frontier], "torn": [], "root": good.root.hex(),
-              "format": head.FORMAT, **changes}
+    fields = {
+        **good._asdict(),
+        "last": good.last.hex(),
+        "checkpoint_chain": good.checkpoint_chain.hex(),
+        "frontier": [peak.hex() for peak in good.frontier],
+        "torn": [],
+        "root": good.root.hex(),
+        "format": head.FORMAT,
+        **changes,
+    }
     body = encode(fields)
     mac = hmac.digest(mac_key, body, "sha256").hex()
     put(directory, {"head": (body + f' "{mac}"'.encode()).ljust(4095)[:4095] + b"\n" + whole["head"][4096:]})

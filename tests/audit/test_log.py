@@ -43,13 +43,35 @@ def directory(tmp_path):
 
 def test_a_record_says_who_what_when_and_after_what(directory):
     with AuditLog.open(directory) as log:
-        position = log.append("run.start", run="r1", bundle_id="sha256:ab", policy_digest="cd",
-                              decision="ok", detail={"layers": ["seccomp"], "limits": {"wall_ms": 5}})
+        position = log.append(
+            "run.start",
+            run="r1",
+            bundle_id="sha256:ab",
+            policy_digest="cd",
+            decision="ok",
+            detail={"layers": ["seccomp"], "limits": {"wall_ms": 5}},
+        )
         assert position.seq == 1
         assert log.head.last.hex() == position.line_hash
     record = records_of(directory)[1]
-    assert set(record) == {"v", "seq", "prev", "ts", "mono_ns", "boot_id", "host", "uid", "pid", "session",
-                           "event", "run", "bundle_id", "policy_digest", "decision", "detail"}
+    assert set(record) == {
+        "v",
+        "seq",
+        "prev",
+        "ts",
+        "mono_ns",
+        "boot_id",
+        "host",
+        "uid",
+        "pid",
+        "session",
+        "event",
+        "run",
+        "bundle_id",
+        "policy_digest",
+        "decision",
+        "detail",
+    }
     assert (record["v"], record["seq"], record["event"], record["run"]) == (1, 1, "run.start", "r1")
     assert (record["uid"], record["pid"], record["host"]) == (os.getuid(), os.getpid(), os.uname().nodename)
     assert record["detail"] == {"layers": ["seccomp"], "limits": {"wall_ms": 5}}
@@ -158,8 +180,24 @@ def test_nothing_heavy_is_imported_for_a_durable_append(directory):
         "print(*sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    heavy = {"dataclasses", "pathlib", "tomllib", "logging", "subprocess", "asyncio", "tempfile", "typer",
-             "rich", "psutil", "pyseccomp", "inspect", "urllib", "cryptography", "datetime", "base64"}
+    heavy = {
+        "dataclasses",
+        "pathlib",
+        "tomllib",
+        "logging",
+        "subprocess",
+        "asyncio",
+        "tempfile",
+        "typer",
+        "rich",
+        "psutil",
+        "pyseccomp",
+        "inspect",
+        "urllib",
+        "cryptography",
+        "datetime",
+        "base64",
+    }
     assert not heavy & set(loaded.stdout.split())
 
 
@@ -229,6 +267,7 @@ def test_a_log_survives_fork(directory):
 
 def test_one_log_serves_many_threads(directory):
     with AuditLog.open(directory) as log:
+
         def work(number):
             for step in range(50):
                 log.append("denial", run=f"t{number}", detail={"step": step})
@@ -312,8 +351,9 @@ def test_a_symbolic_link_as_the_log_is_refused(directory, tmp_path):
         assert refused.value.code == 9
 
 
-@pytest.mark.parametrize("name", ["lock", "head", "segment-000001.jsonl", "checkpoints.jsonl",
-                                  "keys/epoch-000001.key"])
+@pytest.mark.parametrize(
+    "name", ["lock", "head", "segment-000001.jsonl", "checkpoints.jsonl", "keys/epoch-000001.key"]
+)
 @pytest.mark.parametrize("trick", ["symbolic link", "hard link", "FIFO", "open to others", "directory"])
 def test_a_file_that_others_could_reach_is_refused(name, trick, directory, tmp_path):
     AuditLog.open(directory).close()
@@ -426,7 +466,7 @@ def test_a_newer_format_is_refused_by_name(directory, monkeypatch):
 def test_the_clock_may_jump_without_breaking_the_chain(directory, monkeypatch):
     with AuditLog.open(directory) as log:
         now = time.time_ns()
-        for jump in (0, -3600, 7200, -10**6, 0):
+        for jump in (0, -3600, 7200, -(10**6), 0):
             monkeypatch.setattr(time, "time_ns", lambda jump=jump: now + jump * 10**9)
             log.append("denial")
     found = verify(directory)

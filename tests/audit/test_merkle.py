@@ -29,13 +29,23 @@ def raw(text):
 
 
 def check_inclusion(case):
-    merkle.verify_inclusion(raw(case["leafHash"]), case["leafIdx"], case["treeSize"],
-                            [raw(node) for node in case["proof"] or ()], raw(case["root"]))
+    merkle.verify_inclusion(
+        raw(case["leafHash"]),
+        case["leafIdx"],
+        case["treeSize"],
+        [raw(node) for node in case["proof"] or ()],
+        raw(case["root"]),
+    )
 
 
 def check_consistency(case):
-    merkle.verify_consistency(case["size1"], case["size2"], raw(case["root1"]), raw(case["root2"]),
-                              [raw(node) for node in case["proof"] or ()])
+    merkle.verify_consistency(
+        case["size1"],
+        case["size2"],
+        raw(case["root1"]),
+        raw(case["root2"]),
+        [raw(node) for node in case["proof"] or ()],
+    )
 
 
 @needs_vectors
@@ -103,7 +113,7 @@ def test_a_consistency_proof_holds_and_no_altered_one_does(data):
     roots = defined_root(LEAVES[:old]), defined_root(LEAVES[:new])
     merkle.verify_consistency(old, new, *roots, path)
     for position in range(len(path)):
-        start, end = path[:position], path[position + 1:]
+        start, end = path[:position], path[position + 1 :]
         for changed in (start + end, [*start, b"x" * 32, *end]):
             with pytest.raises(ProofRefused):
                 merkle.verify_consistency(old, new, *roots, changed)

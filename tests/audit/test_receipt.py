@@ -86,8 +86,19 @@ def test_stock_openssh_verifies_it(made, tmp_path):
     (tmp_path / "sig").write_bytes(signature)
     with open(os.path.join(directory, "keys/epoch-000001.pub")) as file:
         (tmp_path / "allowed").write_text("log " + " ".join(file.read().split()[:2]) + "\n")
-    command = ["ssh-keygen", "-Y", "verify", "-f", str(tmp_path / "allowed"), "-I", "log",
-               "-n", "plugsec-receipt@v1", "-s", str(tmp_path / "sig")]
+    command = [
+        "ssh-keygen",
+        "-Y",
+        "verify",
+        "-f",
+        str(tmp_path / "allowed"),
+        "-I",
+        "log",
+        "-n",
+        "plugsec-receipt@v1",
+        "-s",
+        str(tmp_path / "sig"),
+    ]
     good = subprocess.run(command, input=body + b"\n", capture_output=True, check=False)
     assert good.returncode == 0, good
     bad = subprocess.run(command, input=body + b" \n", capture_output=True, check=False)
@@ -134,16 +145,22 @@ def resigned(made, change):
 
 def with_record(**changes):
     """A record that says something else, and the tree of one leaf that holds it."""
+
     def change(body):
         record = {**json.loads(body["record"]), **changes}
         line = encode(record)
-        body.update(record=line.decode(), inclusion=[],
-                    tree={"size": 1, "root": merkle.leaf_hash(line).hex()}, seq=0)
+        body.update(
+            record=line.decode(), inclusion=[], tree={"size": 1, "root": merkle.leaf_hash(line).hex()}, seq=0
+        )
+
     return change
 
 
 LIES = {
-    "the record says more": (lambda body: body.update(record=body["record"].replace('"ok"', '"no"')), ProofRefused),
+    "the record says more": (
+        lambda body: body.update(record=body["record"].replace('"ok"', '"no"')),
+        ProofRefused,
+    ),
     "another place": (lambda body: body.update(seq=20), ProofRefused),
     "a larger tree": (lambda body: body["tree"].update(size=1000), ProofRefused),
     "another root": (lambda body: body["tree"].update(root="00" * 32), ProofRefused),

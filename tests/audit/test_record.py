@@ -8,15 +8,32 @@ from plugsec.audit.record import MAX_LINE, build, redaction_of
 from plugsec_signing.canonical import decode_canonical
 
 ANY_TEXT = st.text(st.characters())
-DETAILS = st.dictionaries(ANY_TEXT, st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT | st.binary(),
-    lambda inner: st.lists(inner) | st.dictionaries(ANY_TEXT, inner) | st.tuples(inner, inner)
-    | st.frozensets(st.integers() | ANY_TEXT), max_leaves=30))
+DETAILS = st.dictionaries(
+    ANY_TEXT,
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT | st.binary(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(ANY_TEXT, inner)
+            | st.tuples(inner, inner)
+            | st.frozensets(st.integers() | ANY_TEXT)
+        ),
+        max_leaves=30,
+    ),
+)
 
 
 def line_of(detail, *, redact=str, **optional):
-    return build(seq=3, prev=b"p" * 32, event="denial", session="s", boot_id="b", optional=optional,
-                 detail=detail, redact=redact)
+    return build(
+        seq=3,
+        prev=b"p" * 32,
+        event="denial",
+        session="s",
+        boot_id="b",
+        optional=optional,
+        detail=detail,
+        redact=redact,
+    )
 
 
 def record_of(detail, **more):
@@ -35,14 +52,20 @@ def test_any_detail_makes_a_line(detail, run, decision):
 
 
 @settings(deadline=None)
-@given(DETAILS, st.lists(st.text(min_size=1, max_size=8) | st.binary(min_size=1, max_size=8), min_size=1,
-                         max_size=4))
+@given(
+    DETAILS,
+    st.lists(st.text(min_size=1, max_size=8) | st.binary(min_size=1, max_size=8), min_size=1, max_size=4),
+)
 def test_no_secret_survives_in_any_position(detail, secrets):
     redact = redaction_of(secrets)
-    text = "".join(secret if isinstance(secret, str) else secret.decode("utf-8", "surrogateescape")
-                   for secret in secrets)
-    assert not any(secret in redact(text).replace("[redacted]", "\0") for secret in secrets
-                   if isinstance(secret, str) and "\0" not in secret)
+    text = "".join(
+        secret if isinstance(secret, str) else secret.decode("utf-8", "surrogateescape") for secret in secrets
+    )
+    assert not any(
+        secret in redact(text).replace("[redacted]", "\0")
+        for secret in secrets
+        if isinstance(secret, str) and "\0" not in secret
+    )
     record_of({**detail, "secret": text}, redact=redact)
 
 
@@ -111,7 +134,9 @@ def test_a_secret_within_a_secret_leaves_nothing_of_either():
 
 
 def test_a_secret_is_gone_before_text_is_cut():
-    detail = record_of({"v": "x" * 4060 + "topsecret" + "y" * 100}, redact=redaction_of(["topsecret"]))["detail"]
+    detail = record_of({"v": "x" * 4060 + "topsecret" + "y" * 100}, redact=redaction_of(["topsecret"]))[
+        "detail"
+    ]
     assert "top" not in detail["v"]
 
 

@@ -80,7 +80,11 @@ def test_elsewhere_than_on_linux_a_run_is_one_clear_refusal(monkeypatch, capsys,
 
     def on_macos(*arguments: str) -> int:
         elsewhere = SimpleNamespace(
-            platform="darwin", argv=["plugsec", *arguments], stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr
+            platform="darwin",
+            argv=["plugsec", *arguments],
+            stdin=sys.stdin,
+            stdout=sys.stdout,
+            stderr=sys.stderr,
         )
         monkeypatch.setattr(__main__, "sys", elsewhere)
         monkeypatch.setattr(app, "sys", elsewhere)

@@ -156,6 +156,7 @@ def named(name):
     def make(output):
         with open(os.path.join(os.fsencode(output), name), "wb"):
             pass
+
     return make
 
 
@@ -413,5 +414,7 @@ def test_any_names_are_taken_whole_or_refused_whole(tmp_path_factory, files):
         assert left_beside(output) == []
     else:
         assert {file.path: (base / "out" / file.path).read_bytes() for file in result} == files
-        assert all(file.path.isprintable() or "\u00a0" in file.path or "\u202f" in file.path
-                   or "\u3000" in file.path for file in result)
+        assert all(
+            file.path.isprintable() or "\u00a0" in file.path or "\u202f" in file.path or "\u3000" in file.path
+            for file in result
+        )

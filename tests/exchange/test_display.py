@@ -15,8 +15,11 @@ TABLE = [
     ("a C1 sequence introducer is shown", "\x9b2J", "\\u009b2J"),
     ("a carriage return hides nothing", "good\rbad", "good\\rbad"),
     ("a newline starts no second line", "ok\nseq 9 run.end ok", "ok\\nseq 9 run.end ok"),
-    ("other line separators start none either", "a\u2028b\u2029c\x0bd\x0ce\x85f",
-     "a\\u2028b\\u2029c\\x0bd\\x0ce\\u0085f"),
+    (
+        "other line separators start none either",
+        "a\u2028b\u2029c\x0bd\x0ce\x85f",
+        "a\\u2028b\\u2029c\\x0bd\\x0ce\\u0085f",
+    ),
     ("a bidirectional override reverses nothing", "a\u202egpj.exe", "a\\u202egpj.exe"),
     ("isolates too", "\u2066\u2069\u061c", "\\u2066\\u2069\\u061c"),
     ("zero-width characters are seen", "ad\u200bmin\ufeff", "ad\\u200bmin\\ufeff"),
