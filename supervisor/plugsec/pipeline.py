@@ -40,7 +40,7 @@ from plugsec_plugins.runtimes.interface import adapter
 from plugsec_plugins.runtimes.plan import LaunchPlan
 from plugsec_policies.decision import Grant, HostSupport, Narrowing, Request, decide
 from plugsec_policies.limits import parse_limits
-from plugsec_policies.policy import Policy, load_policy
+from plugsec_policies.policy import BUILTIN_PREFIX, Policy, load_policy
 from plugsec_signing.trust import load_trust, parse_trust_toml
 from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle, verify_bundle, verify_unsafe_unsigned
 
@@ -214,6 +214,8 @@ class _Run:
         return _Decided(bundle, manifest, method, value, grant)
 
     def _policy(self, reference: str) -> Policy:
+        if reference.startswith(BUILTIN_PREFIX):
+            return Policy.from_plain(load_policy(reference))  # made at build time, nothing to remember
         plain = cache.policy(os.path.join(self._where.cache, "parsed"), reference, load_policy)
         return Policy.from_plain(plain)
 

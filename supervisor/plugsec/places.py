@@ -48,6 +48,15 @@ def resolve(
     environment: Mapping[str, str] = os.environ,
 ) -> Places:
     """Find the directories; raises UsageError when there is no home to put them in."""
+    try:
+        return _resolve(home, trust, audit, environment)
+    except FileNotFoundError as error:  # os.getcwd(2), for a relative path
+        raise UsageError("the working directory does not exist any more", "cd to one that does") from error
+
+
+def _resolve(
+    home: str | None, trust: str | None, audit: str | None, environment: Mapping[str, str]
+) -> Places:
     root = home or environment.get("PLUGSEC_HOME")
     if root:
         root = os.path.abspath(root)

@@ -28,7 +28,7 @@ class Recorder:
 
     def override(self, name: str, path: str) -> None:
         """A bypass was asked for by its ugly name."""
-        self._append("override.used", {"override": name, "path": os.path.abspath(path)})
+        self._append("override.used", {"override": name, "path": _absolute(path)})
 
     def verified(self, bundle: VerifiedBundle | UnsafeUnsignedBundle) -> None:
         """The bundle's evidence."""
@@ -89,7 +89,7 @@ class Recorder:
         detail = {
             "error": error.id,
             "message": error.message,
-            "path": os.path.abspath(path),
+            "path": _absolute(path),
             "plugin": self._known.get("plugin"),
         }
         self._append(event, detail, decision="refused")
@@ -127,6 +127,14 @@ class Recorder:
             detail=detail,
             durable=True,
         )
+
+
+def _absolute(path: str) -> str:
+    """As a reader of the log can find it; as it was given where the working directory is gone."""
+    try:
+        return os.path.abspath(path)
+    except OSError:
+        return path
 
 
 def digest(value: Any) -> str:  # noqa: ANN401

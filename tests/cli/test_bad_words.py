@@ -1,5 +1,8 @@
 """Wrong command lines get a message a person understands, the next step, and the right code."""
 
+import subprocess
+import sys
+
 import pytest
 
 ECHO = "from plugsec_plugins.guest import plugin\n@plugin.method\ndef go(**value):\n    return value\n"
@@ -96,3 +99,22 @@ def test_elsewhere_than_on_linux_a_run_is_one_clear_refusal(monkeypatch, capsys,
     assert "PLG-HOST-003" in capsys.readouterr().err
     assert on_macos("inspect", home.bundle({"main.py": ECHO})) == 0
     assert "acme/test" in capsys.readouterr().out
+
+
+def test_a_working_directory_that_is_gone_is_no_defect(cli, home, tmp_path) -> None:
+    gone = tmp_path / "gone"
+    for bundle, code in ((home.bundle({"main.py": ECHO}), 0), ("relative.plug", 2)):
+        gone.mkdir()
+        cli.directory = gone
+        script = f'import os, sys; os.rmdir("{gone}"); sys.argv = ["plugsec", "run", "{bundle}"]\n'
+        script += "from plugsec.__main__ import main; main()"
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=gone,
+            env=cli.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == code, ended.stderr
+        assert "defect" not in ended.stderr
