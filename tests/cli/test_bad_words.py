@@ -115,6 +115,7 @@ def test_a_working_directory_that_is_gone_is_no_defect(cli, home, tmp_path) -> N
             capture_output=True,
             text=True,
             timeout=60,
+            check=False,
         )
         assert ended.returncode == code, ended.stderr
         assert "defect" not in ended.stderr
