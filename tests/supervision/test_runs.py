@@ -66,7 +66,7 @@ def test_a_run_that_starts_is_not_swept_by_another_that_starts(tmp_path: Path) -
     for thread in threads:
         thread.start()
     try:
-        for number in range(1500):
+        for number in range(600):
             file = runs.begin(str(tmp_path), f"r{number}")
             file.note({"started": True})
             assert (tmp_path / "runs" / f"r{number}").exists(), f"run {number} lives and is not registered"
