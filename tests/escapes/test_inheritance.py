@@ -1,5 +1,6 @@
 """What a process inherits from its parent, the jail does not: descriptors, directory, environment, terminal."""
 
+import fcntl
 import json
 import os
 import pty
