@@ -18,7 +18,7 @@ def command() -> Any:
 
 COMMAND = command()
 VALUES = st.sampled_from(["", "-", "a", "a=b", "K=V=W", "--json", "-x", "x y", "=", "é", "--", "1"])
-FLAGS = st.sampled_from([option.flag for option in RUN_OPTIONS] + ["--nope", "-h", "--help", "-v"])
+FLAGS = st.sampled_from([option.flag for option in RUN_OPTIONS] + ["--nope", "-h", "--help", "-v", "-q"])
 TOKENS = st.one_of(VALUES, FLAGS, st.builds(lambda flag, value: f"{flag}={value}", FLAGS, VALUES))
 
 

@@ -13,10 +13,10 @@ class Option:
     A plain class: this module is read before boot is started, and `typing` alone takes 2 ms.
     """
 
-    __slots__ = ("flag", "help", "kind", "metavar", "name")
+    __slots__ = ("flag", "help", "kind", "metavar", "name", "short")
 
-    def __init__(self, flag: str, kind: str, metavar: str, help: str) -> None:
-        self.flag, self.kind, self.metavar, self.help = flag, kind, metavar, help
+    def __init__(self, flag: str, kind: str, metavar: str, help: str, short: str = "") -> None:
+        self.flag, self.kind, self.metavar, self.help, self.short = flag, kind, metavar, help, short
         self.name = flag.removeprefix("--").replace("-", "_")  # `--input-file` is `input_file`
 
 
@@ -36,7 +36,7 @@ RUN_OPTIONS = (
     Option("--allow-degraded", MANY, "LAYER", "Accepts that a layer is missing, if the policy lists it."),
     Option("--unsafe-unsigned", FLAG, "", "Runs a bundle that nobody vouches for. Recorded as an override."),
     Option("--json", FLAG, "", "One JSON object on stdout instead of the bare result."),
-    Option("--quiet", FLAG, "", "Only errors on stderr: no log, no denials."),
+    Option("--quiet", FLAG, "", "Only errors on stderr: no log, no denials.", "-q"),
     Option("--trust", ONE, "DIR", "The trust store."),
     Option("--audit", ONE, "DIR", "The audit log."),
     Option("--home", ONE, "DIR", "Where plugsec keeps everything; also PLUGSEC_HOME."),

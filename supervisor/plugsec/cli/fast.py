@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BY_FLAG = {option.flag: option for option in RUN_OPTIONS}
+_BY_FLAG |= {option.short: option for option in RUN_OPTIONS if option.short}
 _ARGUMENTS_MAX = 4096  # more tokens than a kernel's command line holds of this size
 
 

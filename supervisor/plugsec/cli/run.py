@@ -41,7 +41,12 @@ def register(app: "typer.Typer") -> None:
         parameters.append((name, annotation, ... if required else None))
     for option in RUN_OPTIONS:
         kind: Any = bool if option.kind == FLAG else str | None if option.kind == ONE else list[str] | None
-        info = typer.Option(option.flag, metavar=option.metavar or None, help=option.help)
+        info = typer.Option(
+            option.flag,
+            *([option.short] if option.short else []),
+            metavar=option.metavar or None,
+            help=option.help,
+        )
         parameters.append((option.name, Annotated[kind, info], False if option.kind == FLAG else None))
 
     def run(**values: Any) -> None:  # noqa: ANN401
