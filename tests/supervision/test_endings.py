@@ -4,6 +4,7 @@ Whatever is killed, nothing of the jail is left at once, the next start records 
 the audit log still verifies.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -185,7 +186,9 @@ def test_a_supervisor_killed_at_any_moment_leaves_nothing(home: Home) -> None:
     for record in records(home):
         if record["event"] in {"run.start", "run.end"}:
             by_run.setdefault(record["run"], []).append(record["event"])
-    assert {tuple(events) for events in by_run.values()} == {("run.start", "run.end")}
+    # A start that is killed between recording another's end and forgetting it leaves that to the next one.
+    assert {(events[0], events[-1]) for events in by_run.values()} == {("run.start", "run.end")}
+    assert all(events.count("run.start") == 1 for events in by_run.values())
     assert not list((home.home / "state" / "runs").iterdir())
     assert verified(home)
 
@@ -435,5 +438,6 @@ def test_without_parent_death_signals_a_killed_supervisor_leaves_its_jail(home: 
             time.sleep(0.5)
             left = [process for process in seen if _runs(process)]
             for process in left:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # init takes the rest along
+                    process.kill()
             assert len(left) == JAILED
