@@ -26,6 +26,7 @@ class Held:
         self._file: runs.RunFile | None = None
         self._identity: identity.Identity | None = None
         self._cgroup_missing = ""
+        self._directories: tuple[str, ...] = ()
         self.cgroup: cgroups.RunCgroup | None = None
 
     @property
@@ -64,8 +65,7 @@ class Held:
                 "give a writable --home DIR",
             ) from error
         try:
-            self.cgroup = cgroups.create(self._run_id)
-            self.note(started=False, bundle_id=None, plugin=None)
+            self.cgroup = cgroups.create(self._run_id, announce=self._announce)
             self._boot.join(self.cgroup.open_procs())
         except cgroups.CgroupUnavailable as error:
             self._cgroup_missing = str(error)
@@ -105,8 +105,7 @@ class Held:
     def note(self, *, started: bool, bundle_id: str | None, plugin: str | None) -> None:
         """Write down what a later start needs, should this run be killed."""
         if self._file is not None:
-            directories = list(self.cgroup.directories) if self.cgroup else []
-            record: dict[str, Any] = {"cgroups": directories, "started": started}
+            record: dict[str, Any] = {"cgroups": list(self._directories), "started": started}
             self._file.note({**record, "bundle_id": bundle_id, "plugin": plugin})
 
     def release(self) -> None:
@@ -122,8 +121,13 @@ class Held:
         if self._log is not None:
             self._log.close()
 
+    def _announce(self, directories: tuple[str, ...]) -> None:
+        """Note the cgroup before it is made, so that none is ever left without a note."""
+        self._directories = directories
+        self.note(started=False, bundle_id=None, plugin=None)
+
     def _sweep(self, log: AuditLog) -> None:
-        for dead in runs.sweep(self._where.state):
+        def record(dead: runs.DeadRun) -> None:
             log.append(
                 "run.end",
                 run=dead.run_id,
@@ -132,6 +136,8 @@ class Held:
                 detail={"outcome": "interrupted", "plugin": dead.plugin, "found_by": self._run_id},
                 durable=True,
             )
+
+        runs.sweep(self._where.state, record)
 
 
 def _entering_failed(error: launch.EnterFailed) -> Refusal:

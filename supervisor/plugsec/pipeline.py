@@ -173,7 +173,10 @@ class _Run:
             parse = cache.by_text(os.path.join(self._where.cache, "parsed"), "trust", parse_trust_toml)
             trust = load_trust(self._where.trust, parse=parse)
             bundle = verify_bundle(call.bundle, trust, int(time.time()), keep_payload=True)
-        self._known.update(bundle_id=bundle.bundle_id, plugin=bundle.envelope.name, warnings=bundle.warnings)
+        warnings = bundle.warnings
+        if isinstance(bundle, UnsafeUnsignedBundle):
+            warnings = ("nobody vouches for this bundle (--unsafe-unsigned); that is recorded", *warnings)
+        self._known.update(bundle_id=bundle.bundle_id, plugin=bundle.envelope.name, warnings=warnings)
         recorder.verified(bundle)
         return bundle
 

@@ -125,7 +125,7 @@ def rlimits(grant: Grant, *, cgroup: bool) -> tuple[tuple[int, int, int], ...]:
     cpu_s = -(-limits.cpu_ms // 1000)
     memory = limits.memory_bytes
     # A cgroup counts exactly what is used; without one the data segment is held near the limit.
-    data = memory * 2 if cgroup else memory + limits.processes * _STACK_BYTES
+    data = (memory * 2 if cgroup else memory) + limits.processes * _STACK_BYTES
     space = memory * 2 + (_SPACE_BYTES if cgroup else _SPACE_BYTES_WITHOUT_CGROUP)
     wanted = [
         (resource.RLIMIT_CORE, 0, 0),

@@ -8,6 +8,7 @@ root a subtree of our own at the top. Version 1 memory and pids for root. Where 
 import errno
 import os
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 _ROOT_V2 = "/sys/fs/cgroup"
@@ -15,6 +16,9 @@ _V1_CONTROLLERS = ("memory", "pids")
 _V1_OPTIONAL = ("cpuacct",)  # CPU time of children that nobody waits for
 _REMOVE_TRIES, _REMOVE_WAIT_S = 50, 0.01  # a dying cgroup stays busy for some milliseconds
 _READ_BYTES = 4096
+
+
+Announce = Callable[[tuple[str, ...]], object]
 
 
 class CgroupUnavailable(Exception):
@@ -124,12 +128,12 @@ class RunCgroup:
         return pairs
 
 
-def create(run_id: str) -> RunCgroup:
-    """Make this run's cgroup; raises CgroupUnavailable."""
+def create(run_id: str, announce: Announce = lambda _: None) -> RunCgroup:
+    """Make this run's cgroup, telling its directories beforehand; raises CgroupUnavailable."""
     name = f"plugsec-{run_id}"
     if os.path.exists(os.path.join(_ROOT_V2, "cgroup.controllers")) or "PLUGSEC_CGROUP" in os.environ:
-        return _create_v2(name)
-    return _create_v1(name)
+        return _create_v2(name, announce)
+    return _create_v1(name, announce)
 
 
 def remove_directories(directories: tuple[str, ...]) -> None:
@@ -148,7 +152,7 @@ def remove_directories(directories: tuple[str, ...]) -> None:
                 break
 
 
-def _create_v2(name: str) -> RunCgroup:
+def _create_v2(name: str, announce: Announce) -> RunCgroup:
     base = os.environ.get("PLUGSEC_CGROUP", "")
     if not base:
         if os.geteuid() != 0:
@@ -167,9 +171,12 @@ def _create_v2(name: str) -> RunCgroup:
             raise CgroupUnavailable(f"{base} has no {' and '.join(sorted(missing))} controller")
         _enable(base, available)
         directory = os.path.join(base, name)
+        announce((directory,))
         os.mkdir(directory, 0o755)
     except OSError as error:
-        raise CgroupUnavailable(f"{base}: {error.strerror}") from error
+        busy = "; move the processes in it to a child first (docs/user-guide.md)"
+        more = busy if error.errno == errno.EBUSY else ""
+        raise CgroupUnavailable(f"{base}: {error.strerror}{more}") from error
     return RunCgroup(2, (directory,))
 
 
@@ -183,26 +190,25 @@ def _enable(base: str, available: list[str]) -> None:
             file.write(" ".join(f"+{name}" for name in wanted))
 
 
-def _create_v1(name: str) -> RunCgroup:
+def _create_v1(name: str, announce: Announce) -> RunCgroup:
     if os.geteuid() != 0:
         raise CgroupUnavailable("cgroup version 1 and not root: limits are kept by rlimits and the monitor")
     mounts, members = _v1_mounts(), _v1_members()
-    directories: list[str] = []
+    planned: list[str] = []
+    for controller in (*_V1_CONTROLLERS, *_V1_OPTIONAL):
+        if controller in mounts and controller in members:
+            planned.append(f"{mounts[controller]}{members[controller].rstrip('/')}/{name}")
+        elif controller in _V1_CONTROLLERS:
+            raise CgroupUnavailable(f"no {controller} controller is mounted")
+    directories = tuple(planned)
+    announce(directories)
     try:
-        for controller in (*_V1_CONTROLLERS, *_V1_OPTIONAL):
-            if controller not in mounts or controller not in members:
-                if controller in _V1_OPTIONAL:
-                    continue
-                raise CgroupUnavailable(f"no {controller} controller is mounted")
-            directory = f"{mounts[controller]}{members[controller].rstrip('/')}/{name}"
+        for directory in directories:
             os.mkdir(directory, 0o755)
-            directories.append(directory)
-    except (OSError, CgroupUnavailable) as error:
-        remove_directories(tuple(directories))
-        if isinstance(error, CgroupUnavailable):
-            raise
+    except OSError as error:
+        remove_directories(directories)
         raise CgroupUnavailable(f"{error.filename}: {error.strerror}") from error
-    return RunCgroup(1, tuple(directories))
+    return RunCgroup(1, directories)
 
 
 def _v1_mounts() -> dict[str, str]:

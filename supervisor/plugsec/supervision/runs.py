@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from plugsec import private
@@ -25,11 +26,16 @@ class RunFile:
 
     def __init__(self, path: str, fd: int) -> None:
         self._path, self._fd = path, fd
+        self._length = 0
 
     def note(self, record: dict[str, Any]) -> None:
-        """Write what a later start needs in order to clean up; not durable, the kernel's crash needs none."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, json.dumps(record).encode(), 0)
+        """Write what a later start needs in order to clean up; not durable, the kernel's crash needs none.
+
+        One write, padded over what stood there: killed at any moment, there is always a whole record.
+        """
+        data = json.dumps(record).encode().ljust(self._length)
+        os.pwrite(self._fd, data, 0)
+        self._length = len(data)
 
     def close(self) -> None:
         """Remove the file, then drop the lock."""
@@ -62,21 +68,35 @@ def begin(state: str, run_id: str) -> RunFile:
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
 
 
-def sweep(state: str) -> list[DeadRun]:
-    """Clean up after every dead run and say which they were."""
+def sweep(state: str, record: Callable[[DeadRun], object] = lambda _: None) -> list[DeadRun]:
+    """Clean up after every dead run, have each that had started recorded, and say which they were.
+
+    A dead run's file goes last, under its lock: a start that is killed in the middle leaves the rest to
+    the next one, which may record a run twice but never not at all. What `record` raises ends the sweep.
+    """
     directory = os.path.join(state, _DIRECTORY)
     try:
         names = os.listdir(directory)[:SWEEP_MAX]
     except OSError:
         return []
-    dead = []
+    dead: list[DeadRun] = []
     for name in names:
-        found = _claim(os.path.join(directory, name))
-        if found is None:
+        path = os.path.join(directory, name)
+        fd = _claim(path)
+        if fd < 0:
             continue
-        cgroups.remove_directories(_cgroups(found))
-        if found.get("started"):
-            dead.append(DeadRun(name, _text(found.get("bundle_id")), _text(found.get("plugin")) or ""))
+        try:
+            found = _read(fd)
+            cgroups.remove_directories(_cgroups(found))
+            if found.get("started"):
+                run = DeadRun(name, _text(found.get("bundle_id")), _text(found.get("plugin")) or "")
+                record(run)
+                dead.append(run)
+            os.unlink(path)
+        except OSError:
+            continue  # a read-only state directory: it is found again
+        finally:
+            os.close(fd)
     return dead
 
 
@@ -95,21 +115,27 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _claim(path: str) -> dict[str, Any] | None:
-    """The record of a dead run, whose file is removed under its lock; None for a live one."""
+def _claim(path: str) -> int:
+    """The locked descriptor of a dead run's file; -1 for a live one, or one that somebody else swept."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return None
+        return -1
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        data = os.pread(fd, _RECORD_BYTES_MAX, 0)
-        os.unlink(path)
-        found = json.loads(data) if data else {}
-        return found if isinstance(found, dict) else {}
+        # The name may stand for another, live file by now; from here on nobody else may remove it.
+        if os.path.samestat(os.fstat(fd), os.lstat(path)):
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return -1
+
+
+def _read(fd: int) -> dict[str, Any]:
+    """The record, whatever was left there."""
+    try:
+        found = json.loads(os.pread(fd, _RECORD_BYTES_MAX, 0) or b"{}")
     except (ValueError, RecursionError):
         return {}
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+    return found if isinstance(found, dict) else {}
