@@ -12,9 +12,12 @@ FORBIDDEN = {
     "tomllib", "logging", "subprocess", "asyncio", "tempfile", "inspect", "urllib.parse", "multiprocessing",
 }  # fmt: skip
 PROBE = """
-import atexit, sys
-before = set(sys.modules)
-atexit.register(lambda: print(*sorted(set(sys.modules) - before), sep="\\n", file=sys.stderr))
+import os, sys
+before, leave = set(sys.modules), os._exit
+def tell(code):
+    print(*sorted(set(sys.modules) - before), sep="\\n", file=sys.stderr, flush=True)
+    leave(code)
+os._exit = tell
 sys.argv = ["plugsec", *sys.argv[1:]]
 from plugsec.__main__ import main
 main()
