@@ -5,6 +5,7 @@ the demo fail, so that it doubles as a smoke test of an installation.
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -49,8 +50,9 @@ def demo(
     print(f"$ cd {where}\n$ export PLUGSEC_HOME=$PWD/home", flush=True)
     for step in steps():
         print(f"\n# {step.title}\n$ {step.line}", flush=True)
-        if step.needs and shutil.which(step.needs, path=environment["PATH"]) is None:
-            print(f"(left out: {step.needs} is not installed)", flush=True)
+        lacking = _lacking(step, environment["PATH"])
+        if lacking:
+            print(f"(left out: {step.needs} {lacking})", flush=True)
             continue
         ended = subprocess.run(
             ["/bin/sh", "-c", step.line],
@@ -64,6 +66,19 @@ def demo(
                 f"the demo expected exit {step.code} there", "plugsec doctor; then report this output"
             ))  # fmt: skip
     say(f"\nDone. Everything is in {where}; repeat any line there, then: rm -r {where}")
+
+
+def _lacking(step: Step, path: str) -> str:
+    """Why a step cannot be shown here, or nothing."""
+    if not step.needs:
+        return ""
+    if shutil.which(step.needs, path=path) is None:
+        return "is not installed"
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:  # a container's arbitrary uid
+        return "refuses users who are not in the password file"
+    return ""
 
 
 def steps() -> tuple[Step, ...]:
