@@ -5,7 +5,6 @@ as it is hashed, into a memfd which is then sealed (memfd_create(2), fcntl(2) F_
 """
 
 import errno
-import fcntl
 import os
 from typing import NamedTuple
 
@@ -14,7 +13,9 @@ from plugsec_signing.errors import BundleError
 
 PAYLOAD_IN_MEMORY_MAX = 64 * 1024 * 1024  # beyond this a run would double its memory; the store maps files
 _MFD_NOEXEC_SEAL = 0x0008  # Linux 6.3; required where sysctl vm.memfd_noexec is 2
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+# By number (linux/fcntl.h), since other systems have no such names and verify bundles all the same.
+_F_ADD_SEALS = 1033
+_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 
 
 class PayloadEntry(NamedTuple):
@@ -66,7 +67,9 @@ class PayloadWriter:
 
     def seal(self) -> Payload:
         """Return the payload, which from here on nobody can change."""
-        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
+        import fcntl  # noqa: PLC0415 - not everywhere; only a run keeps the payload
+
+        fcntl.fcntl(self._fd, _F_ADD_SEALS, _SEALS)
         return Payload(self._fd, tuple(self._entries))
 
     def abandon(self) -> None:

@@ -5,7 +5,6 @@ the demo fail, so that it doubles as a smoke test of an installation.
 """
 
 import os
-import pwd
 import shutil
 import subprocess
 import sys
@@ -74,6 +73,8 @@ def _lacking(step: Step, path: str) -> str:
         return ""
     if shutil.which(step.needs, path=path) is None:
         return "is not installed"
+    import pwd  # noqa: PLC0415 - not everywhere, and neither is this command
+
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:  # a container's arbitrary uid
