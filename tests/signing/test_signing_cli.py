@@ -11,9 +11,9 @@ import signing_kit as kit
 from plugsec_signing import keys, sshsig
 
 PROGRAM = (
-    "import typer;from plugsec.cli import bundles, trust;"
+    "import typer;from plugsec.cli import inspect, keygen, sign, trust, verify;"
     "app = typer.Typer(pretty_exceptions_enable=False);"
-    "bundles.register(app);trust.register(app);app(prog_name='plugsec')"
+    "[group.register(app) for group in (keygen, sign, verify, inspect, trust)];app(prog_name='plugsec')"
 )
 ACME = keys.fingerprint(kit.ACME.public)
 

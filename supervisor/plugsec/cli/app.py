@@ -9,7 +9,9 @@ import typer
 from plugsec.cli.common import say
 
 # Each module has `register(app: typer.Typer) -> None`.
-GROUPS = ("run", "project", "bundles", "trust", "policy", "audit", "doctor", "demo")
+GROUPS = (
+    "run", "project", "keygen", "sign", "verify", "inspect", "trust", "policy", "audit", "doctor", "demo",
+)  # fmt: skip
 # What works without a Linux kernel: reading, signing and judging bundles.
 _PORTABLE = ("verify", "inspect", "sign", "check", "diff", "version")
 

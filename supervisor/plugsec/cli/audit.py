@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from plugsec.cli import receipt
-from plugsec.cli.bundles import Audit, Home, Json, examples, show
 from plugsec.cli.common import emit_json, places, refuse, say
+from plugsec.cli.edge import show
+from plugsec.cli.options import Audit, Home, Json, examples
 from plugsec.errors import REFUSALS, UsageError
 
 MAX_SHOWN = 100_000  # records held in memory to be shown; a person reads a hundred

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from plugsec.cli.bundles import examples
 from plugsec.cli.common import emit_json, refuse, say
+from plugsec.cli.options import examples
 from plugsec.errors import REFUSALS
 from plugsec_policies.errors import PolicyMalformed
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from plugsec.cli.bundles import examples
 from plugsec.cli.common import emit_json, refuse, say
+from plugsec.cli.options import examples
 from plugsec.errors import REFUSALS
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]

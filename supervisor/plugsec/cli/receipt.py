@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from plugsec.cli.bundles import Audit, Home, Json, examples, show
 from plugsec.cli.common import emit_json, places, refuse
+from plugsec.cli.edge import show
+from plugsec.cli.options import Audit, Home, Json, examples
 from plugsec.errors import REFUSALS, UsageError
 
 _MAX_KEY_FILE = 16 * 1024  # a public key's line is 100 bytes

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from plugsec import private
-from plugsec.cli.bundles import Audit, Home, Json, Trust, examples, read_small, record, show
 from plugsec.cli.common import emit_json, places, refuse, say
+from plugsec.cli.edge import read_small, record, show
+from plugsec.cli.options import Audit, Home, Json, Trust, examples
 from plugsec.errors import REFUSALS, UsageError
 
 MAX_PUBLIC_FILE_BYTES = 64 * 1024  # four times the longest line that is accepted

@@ -1,0 +1,80 @@
+"""verify: the evidence that a bundle may be trusted, or the reason why not."""
+
+import os
+import time
+from typing import Any
+
+import typer
+
+from plugsec.cli.common import emit_json, places, refuse, say
+from plugsec.cli.edge import record, show
+from plugsec.cli.options import Audit, Bundle, Home, Json, Trust, examples
+from plugsec.errors import REFUSALS
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify", epilog=_EXAMPLES)(verify)
+
+
+_EXAMPLES = examples(
+    "plugsec verify wordfreq-1.2.3.plug",
+    "plugsec verify wordfreq-1.2.3.plug --json",
+    "plugsec verify wordfreq-1.2.3.plug --trust ./trust.d",
+)
+
+
+def verify(
+    bundle: Bundle,
+    trust: Trust = None,
+    audit: Audit = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Check every signature, the trust store's opinion of them, and every byte of the payload.
+
+    Exit 0: a trusted key vouches for exactly these bytes. 3: unsigned, unknown, expired, … 4: malformed.
+    The verdict, either way, is recorded in the audit log.
+    """
+    from plugsec_signing.trust import load_trust  # noqa: PLC0415
+    from plugsec_signing.verify import verify_bundle  # noqa: PLC0415
+
+    try:
+        where = places(home, trust, audit)
+        try:
+            evidence = verify_bundle(bundle, load_trust(where.trust), int(time.time()))
+        except REFUSALS as err:
+            detail = {"path": os.path.abspath(bundle), "error": err.id, "message": err.message}
+            record(where, "bundle.refused", "refused", detail)
+            raise
+        found: dict[str, Any] = {
+            "plugin": evidence.envelope.name,
+            "version": evidence.envelope.version,
+            "release": evidence.envelope.release,
+            "signers": [signer._asdict() for signer in evidence.signers],
+            "untrusted": list(evidence.untrusted),
+            "trust_digest": evidence.trust_digest,
+        }
+        detail = {"path": os.path.abspath(bundle), **found}
+        seq = record(where, "bundle.verified", "verified", detail, bundle_id=evidence.bundle_id)
+    except REFUSALS as err:
+        refuse(err, as_json=json)
+    files = evidence.envelope.files
+    payload_bytes = sum(entry.size for entry in files)
+    if json:
+        emit_json({
+            "outcome": "ok", "code": 0, "bundle_id": evidence.bundle_id, **found,
+            "files": len(files), "payload_bytes": payload_bytes,
+            "warnings": list(evidence.warnings), "audit": {"seq": seq},
+        })  # fmt: skip
+        return
+    envelope = evidence.envelope
+    show(f"{envelope.name} {envelope.version} (release {envelope.release}): verified")
+    show(f"  bundle id   {evidence.bundle_id}")
+    for signer in evidence.signers:
+        show(f"  signed by   {signer.key_id} ({signer.publisher}, {signer.role})  {signer.fingerprint}")
+    for fingerprint in evidence.untrusted:
+        show(f"  not counted {fingerprint}")
+    show(f"  payload     {payload_bytes} bytes in {len(files)} file{'s'[: len(files) != 1]}, all as signed")
+    for warning in evidence.warnings:
+        say(f"warning: {warning}")
