@@ -6,10 +6,11 @@ only way to get one. The bypass has a name to blush at and a type of its own.
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from plugsec_signing import keys, sshsig
-from plugsec_signing.bundle import BundleHead, read_bundle
+from plugsec_signing.bundle import BundleHead, Sink, read_bundle
 from plugsec_signing.envelope import Envelope, FileEntry
 from plugsec_signing.errors import BundleError, BundleUnreadable, SignatureRefused, TrustRefused, excerpt
 from plugsec_signing.payload import Payload, PayloadWriter
@@ -61,7 +62,12 @@ class UnsafeUnsignedBundle(_Evidence):
     __slots__ = ()
 
 
-def verify_bundle(path: str, trust: TrustStore, now: int, *, keep_payload: bool = False) -> VerifiedBundle:
+Reading = Callable[[Sink], BundleHead]  # hands over what `read_bundle` would, checked as it does
+
+
+def verify_bundle(
+    path: str, trust: TrustStore, now: int, *, keep_payload: bool = False, also: Sink | None = None
+) -> VerifiedBundle:
     """Verify a bundle file completely; `now` in unix seconds.
 
     1. Open it once, without waiting and only if it is a regular file; all reading uses that descriptor.
@@ -72,15 +78,27 @@ def verify_bundle(path: str, trust: TrustStore, now: int, *, keep_payload: bool 
     6. Compare every header and hash every payload byte, to the very end of the file (exit 4).
     7. With `keep_payload`, seal the copy that was made while hashing.
 
-    Nothing is written anywhere. Raises SigningError only, and then leaves no descriptor open.
+    `also` is handed everything after it was judged (head) or compared (payload); what it makes of that
+    counts only when this returns. Nothing is written anywhere. Raises SigningError only (and what `also`
+    raises), and then leaves no descriptor open.
     """
-    sink = _Verification(trust, now, keep_payload)
+    sink = _Verification(trust, now, keep_payload, also)
     return VerifiedBundle(**_read(path, sink), trust_digest=trust.digest)
 
 
-def verify_unsafe_unsigned(path: str, *, keep_payload: bool = False) -> UnsafeUnsignedBundle:
+def verify_reading(
+    read: Reading, path: str, trust: TrustStore, now: int, *, keep_payload: bool = False
+) -> VerifiedBundle:
+    """Do steps 2 to 7 of `verify_bundle` for a bundle that is not read from a file, such as a stored one."""
+    sink = _Verification(trust, now, keep_payload, None)
+    return VerifiedBundle(**_evidence(read, path, sink), warnings=(), trust_digest=trust.digest)
+
+
+def verify_unsafe_unsigned(
+    path: str, *, keep_payload: bool = False, also: Sink | None = None
+) -> UnsafeUnsignedBundle:
     """Do steps 1, 2, 3, 6 and 7 of `verify_bundle` and demand no signature. Its use must be recorded."""
-    sink = _Verification(None, 0, keep_payload)
+    sink = _Verification(None, 0, keep_payload, also)
     return UnsafeUnsignedBundle(**_read(path, sink), trust_digest="")
 
 
@@ -119,10 +137,11 @@ def check_signatures(head: BundleHead) -> tuple[str, ...]:
 class _Verification:
     """The sink that verifies while `read_bundle` reads; without a trust store nobody needs to vouch."""
 
-    def __init__(self, trust: TrustStore | None, now: int, keep_payload: bool) -> None:
+    def __init__(self, trust: TrustStore | None, now: int, keep_payload: bool, also: Sink | None) -> None:
         self._trust = trust
         self._now = now
         self._keep = keep_payload
+        self._also = also
         self.writer: PayloadWriter | None = None
         self.fingerprints: tuple[str, ...] = ()
         self.signers: tuple[Signer, ...] = ()
@@ -134,27 +153,39 @@ class _Verification:
             _check_expiry(head.envelope, self._now)  # 5
         if self._keep:
             self.writer = PayloadWriter(head.envelope)
+        if self._also is not None:
+            self._also.head(head)
 
     def begin(self, entry: FileEntry) -> None:
         if self.writer is not None:
             self.writer.begin(entry)
+        if self._also is not None:
+            self._also.begin(entry)
 
     def chunk(self, data: memoryview) -> None:
         if self.writer is not None:
             self.writer.chunk(data)
+        if self._also is not None:
+            self._also.chunk(data)
 
 
 def _read(path: str, sink: _Verification) -> dict[str, Any]:
     fd = open_bundle(path)  # 1
     try:
-        envelope = read_bundle(fd, sink).envelope  # 2, 6
+        found = _evidence(lambda sink: read_bundle(fd, sink), path, sink)
+    finally:
+        os.close(fd)
+    return {**found, "warnings": _warnings(path, found["envelope"])}
+
+
+def _evidence(read: Reading, path: str, sink: _Verification) -> dict[str, Any]:
+    try:
+        envelope = read(sink).envelope  # 2, 6
         payload = sink.writer.seal() if sink.writer is not None else None  # 7
     except BaseException:
         if sink.writer is not None:
             sink.writer.abandon()
         raise
-    finally:
-        os.close(fd)
     counted = {signer.fingerprint for signer in sink.signers}
     return {
         "envelope": envelope,
@@ -162,7 +193,6 @@ def _read(path: str, sink: _Verification) -> dict[str, Any]:
         "signers": sink.signers,
         "untrusted": tuple(name for name in sink.fingerprints if name not in counted),
         "path": path,
-        "warnings": _warnings(path, envelope),
         "payload": payload,
     }
 
