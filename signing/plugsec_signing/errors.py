@@ -7,12 +7,19 @@
     ├── BundleError           4   PLG-BND-…   a container that is not the one its manifest describes
     │   └── BundleUnreadable  2   PLG-BND-001 a file that cannot be opened
     ├── SignatureRefused      3   PLG-SIG-…   a present signature that does not verify
+    │   └── AttestationRefused 3  PLG-ATT-…   a present attestation that does not hold
     ├── KeyRefused            3   PLG-KEY-…   a key that must not be used
     │   └── KeyFileError      4   PLG-KEY-…   a key file that is none, or must not be written
     │       └── KeyFileUnreadable  2  PLG-KEY-008  a key file that cannot be opened
     ├── TrustRefused          3   PLG-TRU-…   a well-formed bundle that no trusted key vouches for
-    └── TrustStoreError       4   PLG-TST-…   a trust store that is malformed or that others can write
-        └── NoSuchKey         2   PLG-TST-008 a key that the store does not have
+    │   └── AttestationMissing 3  PLG-ATT-005 an attestation that is demanded and not there
+    ├── TrustStoreError       4   PLG-TST-…   a trust store that is malformed or that others can write
+    │   └── NoSuchKey         2   PLG-TST-008 a key that the store does not have
+    ├── StoreError            4   PLG-STO-…   installed bundles that are not as they were installed
+    │   ├── StoreUnusable     2   PLG-STO-005 a store that cannot be read or written, or not in this way
+    │   └── NotInstalled      2   PLG-STO-007 a plugin or version that the store does not have
+    ├── DestinationRefused    2   PLG-STO-012 a place where nothing can be put
+    └── OciError              4   PLG-OCI-…   a directory that is no OCI image layout with one bundle
 
 A class says what kind of thing was refused, the `id` of each refusal says exactly which rule;
 `error_ids.IDS` lists them all, and a test holds list and code equal. The two bottom rooms do not know each
@@ -90,6 +97,13 @@ class SignatureRefused(SigningError):
     next_step = "get the bundle again from its publisher, or sign it again"
 
 
+class AttestationRefused(SignatureRefused):
+    """An attestation that is present does not hold by itself, so the bundle is refused (exit 3)."""
+
+    id = "PLG-ATT-001"
+    next_step = "get the bundle again from its publisher, or without its attestations"
+
+
 class KeyRefused(SigningError):
     """A key is of a kind, or has a value, that must not be used (exit 3)."""
 
@@ -119,6 +133,12 @@ class TrustRefused(SigningError):
     id = "PLG-TRU-001"
     code = 3
     next_step = "plugsec trust list shows who is trusted for what"
+
+
+class AttestationMissing(TrustRefused):
+    """The operator demands an attestation that no trusted key has made (exit 3)."""
+
+    id = "PLG-ATT-005"
 
 
 class TrustStoreError(SigningError):

@@ -186,6 +186,16 @@ def judge(store: TrustStore, name: str, fingerprints: Iterable[str], now: int) -
 
 
 def matches(glob: str, name: str) -> bool:
+def counting(store: TrustStore, name: str, fingerprints: Iterable[str], now: int) -> tuple[Signer, ...]:
+    """Return the entries of keys that count for a plugin at `now`, whatever their role: for attestations."""
+    present = set(fingerprints)
+    return tuple(
+        Signer(entry.id, entry.publisher, entry.role, entry.fingerprint)
+        for entry in store.keys
+        if entry.fingerprint in present and _refusal(entry, name, now) is None
+    )
+
+
     """Say whether `publisher/plugin` matches a glob, where `*` stands for anything but `/`."""
     glob_parts, name_parts = glob.split("/"), name.split("/")
     return len(glob_parts) == len(name_parts) and all(map(_part_matches, glob_parts, name_parts))

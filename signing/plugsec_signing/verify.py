@@ -17,12 +17,17 @@ from plugsec_signing.payload import Payload, PayloadWriter
 from plugsec_signing.times import format_time
 from plugsec_signing.trust import Signer, TrustStore, judge
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from plugsec_signing.dsse import Attestation
+
 
 class _Evidence:
     """What was found about a bundle; frozen. `close` gives back the payload's memory."""
 
     __slots__ = (
-        "bundle_id", "envelope", "path", "payload", "signers", "trust_digest", "untrusted", "warnings",
+        "attestations", "bundle_id", "envelope", "path", "payload", "signers", "trust_digest", "untrusted",
+        "warnings",
     )  # fmt: skip
     envelope: Envelope
     bundle_id: str
@@ -32,6 +37,7 @@ class _Evidence:
     path: str
     warnings: tuple[str, ...]
     payload: Payload | None
+    attestations: "tuple[Attestation, ...]"
 
     def __init__(self, **found: Any) -> None:  # noqa: ANN401
         for name in _Evidence.__slots__:
@@ -72,7 +78,8 @@ def verify_bundle(
 
     1. Open it once, without waiting and only if it is a regular file; all reading uses that descriptor.
     2. Read the manifest: canonical form, identity, paths, file list (exit 4).
-    3. Verify *every* signature present, under its own key, which must be the one that names it (exit 3).
+    3. Verify *every* signature present, under its own key, which must be the one that names it, and
+       check every attestation present in the same spirit (exit 3).
     4. Ask the trust store which of them count for this plugin now; one with role release must (exit 3).
     5. Refuse a bundle whose own `expires` has passed (exit 3).
     6. Compare every header and hash every payload byte, to the very end of the file (exit 4).
@@ -117,13 +124,6 @@ def open_bundle(path: str) -> int:
 
 def check_signatures(head: BundleHead) -> tuple[str, ...]:
     """Verify every signature of a bundle; return the fingerprints, sorted. Raises SigningError (exit 3)."""
-    if head.attestations:
-        # An unchecked attestation would be a place where anybody can put anything.
-        raise SignatureRefused(
-            "the bundle carries attestations, which this version cannot check yet",
-            "use the bundle without them, or a newer plugsec",
-            id="PLG-SIG-008",
-        )
     for name, armour in head.signatures.items():
         signature = sshsig.parse(armour)
         key = sshsig.verify(signature, head.envelope.manifest_bytes, sshsig.NAMESPACE_MANIFEST)
@@ -132,6 +132,15 @@ def check_signatures(head: BundleHead) -> tuple[str, ...]:
                 "a signature is named for another key than the one that made it", id="PLG-SIG-007"
             )
     return tuple(head.signatures)
+
+
+def check_attestations(head: BundleHead, trust: TrustStore | None, now: int) -> "tuple[Attestation, ...]":
+    """Check every attestation of a bundle, and whose count. Raises SigningError (exit 3)."""
+    if not head.attestations:
+        return ()
+    from plugsec_signing import dsse  # noqa: PLC0415 - few bundles have any
+
+    return dsse.check_all(head.attestations.values(), head.envelope, trust, now)
 
 
 class _Verification:
@@ -144,10 +153,12 @@ class _Verification:
         self._also = also
         self.writer: PayloadWriter | None = None
         self.fingerprints: tuple[str, ...] = ()
+        self.attestations: tuple[Attestation, ...] = ()  # of those, `counted` are in the trust store
         self.signers: tuple[Signer, ...] = ()
 
     def head(self, head: BundleHead) -> None:
         self.fingerprints = check_signatures(head)  # 3
+        self.attestations = check_attestations(head, self._trust, self._now)
         if self._trust is not None:
             self.signers = judge(self._trust, head.envelope.name, self.fingerprints, self._now)  # 4
             _check_expiry(head.envelope, self._now)  # 5
@@ -194,6 +205,7 @@ def _evidence(read: Reading, path: str, sink: _Verification) -> dict[str, Any]:
         "untrusted": tuple(name for name in sink.fingerprints if name not in counted),
         "path": path,
         "payload": payload,
+        "attestations": sink.attestations,
     }
 
 
