@@ -6,10 +6,10 @@ descriptors, cgroups and files go. A run that a crash left behind is cleaned up 
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import NoReturn
 
 from plugsec import places
-from plugsec.audit.log import AuditLog
+from plugsec.audit.log import AuditLog, Evidence
 from plugsec.errors import HostUnsupported, Refusal
 from plugsec.sandbox import cgroups, identity, launch, layers
 from plugsec.sandbox.spec import SandboxSpec
@@ -27,6 +27,8 @@ class Held:
         self._identity: identity.Identity | None = None
         self._cgroup_missing = ""
         self._directories: tuple[str, ...] = ()
+        self._start_noted = False
+        self._swept: Evidence | None = None  # the newest run.end that the sweep recorded for another run
         self.cgroup: cgroups.RunCgroup | None = None
 
     @property
@@ -60,10 +62,7 @@ class Held:
         try:
             self._file = runs.begin(self._where.state, self._run_id)
         except OSError as error:
-            raise places.StateUnusable(
-                f"the state directory {self._where.state} cannot be written: {error.strerror}",
-                "give a writable --home DIR",
-            ) from error
+            self._unregistered(error)
         try:
             self.cgroup = cgroups.create(self._run_id, announce=self._announce)
             self._boot.join(self.cgroup.open_procs())
@@ -103,10 +102,21 @@ class Held:
             raise _entering_failed(error) from error
 
     def note(self, *, started: bool, bundle_id: str | None, plugin: str | None) -> None:
-        """Write down what a later start needs, should this run be killed."""
-        if self._file is not None:
-            record: dict[str, Any] = {"cgroups": list(self._directories), "started": started}
-            self._file.note({**record, "bundle_id": bundle_id, "plugin": plugin})
+        """Write down what a later start needs, should this run be killed; raises StateUnusable."""
+        if self._file is None:
+            return
+        self._start_noted = started
+        record = {
+            "cgroups": list(self._directories),
+            "started": started,
+            "bundle_id": bundle_id,
+            "plugin": plugin,
+            "audit": self._where.audit,
+        }
+        try:
+            self._file.note(record)
+        except OSError as error:
+            self._unregistered(error)
 
     def release(self) -> None:
         """Give everything back: processes first."""
@@ -117,9 +127,20 @@ class Held:
         if self.cgroup is not None:
             self.cgroup.remove()
         if self._file is not None:
-            self._file.close()
+            self._file.close(keep=self._leaves_something())
         if self._log is not None:
             self._log.close()
+
+    def _leaves_something(self) -> bool:
+        """A cgroup that stayed busy, or a start whose end the log could not take: work for a later start."""
+        unrecorded = self._start_noted and self._log is not None and self._log.evidence is self._swept
+        return unrecorded or any(map(os.path.exists, self._directories))
+
+    def _unregistered(self, error: OSError) -> NoReturn:
+        raise places.StateUnusable(
+            f"the state directory {self._where.state} cannot be written: {error.strerror}",
+            "free space there if it is full, or give a writable --home DIR",
+        ) from error
 
     def _announce(self, directories: tuple[str, ...]) -> None:
         """Note the cgroup before it is made, so that none is ever left without a note."""
@@ -128,6 +149,11 @@ class Held:
 
     def _sweep(self, log: AuditLog) -> None:
         def record(dead: runs.DeadRun) -> None:
+            from plugsec.supervision.recorded import lacks_an_end  # noqa: PLC0415 - only after a kill
+
+            # Another log cannot tell: there the note's word counts.
+            if dead.audit == self._where.audit and not lacks_an_end(self._where.audit, dead.run_id):
+                return
             log.append(
                 "run.end",
                 run=dead.run_id,
@@ -138,6 +164,7 @@ class Held:
             )
 
         runs.sweep(self._where.state, record)
+        self._swept = log.evidence
 
 
 def _entering_failed(error: launch.EnterFailed) -> Refusal:

@@ -294,7 +294,6 @@ class _Run:
         held, limits = self._held, decided.grant.limits
         if self._interruption.requested:
             raise Interrupted("interrupted before the plugin was started")
-        self._started = True
         held.note(started=True, bundle_id=decided.bundle.bundle_id, plugin=decided.grant.name)
         recorder.started(
             decided.grant,
@@ -306,6 +305,7 @@ class _Run:
                 "input_files": {file.name: file.sha256 for file in self._files},
             },
         )
+        self._started = True
         if plan.dialect == "rpc":
             readable, writable = build.readable_roots(built.spec)
             request = Rpc.request(decided.method, decided.value, limits.wall_ms, readable, writable)

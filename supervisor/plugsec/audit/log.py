@@ -218,4 +218,7 @@ def _refusal(err: OSError, directory: str) -> LogFull | LogUnwritable:
             f"the audit log {directory} has no space left, so no run may start",
             "free space on that file system, or name another directory with --audit",
         )
-    return LogUnwritable(f"cannot write the audit log {directory}: {err.strerror}")
+    return LogUnwritable(
+        f"cannot write the audit log {directory}: {err.strerror}",
+        "name a directory that can be written with --audit",
+    )

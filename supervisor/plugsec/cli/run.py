@@ -157,9 +157,13 @@ def _write_whole(path: str, data: bytes) -> None:
     temporary = f"{path}.{os.urandom(8).hex()}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with open(fd, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
+        try:
+            with open(fd, "wb") as file:
+                file.write(data)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}; the run itself is recorded") from error
 

@@ -17,6 +17,7 @@ from plugsec.sandbox import cgroups
 
 _DIRECTORY = "runs"
 _RECORD_BYTES_MAX = 64 * 1024
+_RESERVED_BYTES = 4096  # more than a record needs, taken at once: a disk that fills up later is no matter
 _BEGIN_TRIES = 100  # each lost to a start in the same instant
 SWEEP_MAX = 1000  # the rest waits for the next start
 
@@ -26,7 +27,7 @@ class RunFile:
 
     def __init__(self, path: str, fd: int) -> None:
         self._path, self._fd = path, fd
-        self._length = 0
+        self._length = _RESERVED_BYTES
 
     def note(self, record: dict[str, Any]) -> None:
         """Write what a later start needs in order to clean up; not durable, the kernel's crash needs none.
@@ -37,12 +38,13 @@ class RunFile:
         os.pwrite(self._fd, data, 0)
         self._length = len(data)
 
-    def close(self) -> None:
-        """Remove the file, then drop the lock."""
+    def close(self, *, keep: bool = False) -> None:
+        """Remove the file, then drop the lock; with `keep` leave the rest to the next start's sweep."""
         try:
-            os.unlink(self._path)
+            if not keep:
+                os.unlink(self._path)
         except OSError:
-            pass  # a read-only state directory: the empty file is swept later
+            pass  # a read-only state directory: the file is swept later
         os.close(self._fd)
 
 
@@ -52,6 +54,7 @@ class DeadRun(NamedTuple):
     run_id: str
     bundle_id: str | None
     plugin: str
+    audit: str | None = None  # the directory of its audit log
 
 
 def begin(state: str, run_id: str) -> RunFile:
@@ -63,7 +66,13 @@ def begin(state: str, run_id: str) -> RunFile:
         fd = private.create(path)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
-            return RunFile(path, fd)
+            file = RunFile(path, fd)
+            try:
+                os.pwrite(fd, b" " * _RESERVED_BYTES, 0)
+            except OSError:
+                file.close()
+                raise
+            return file
         os.close(fd)  # another start swept it before it was locked
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
 
@@ -72,7 +81,8 @@ def sweep(state: str, record: Callable[[DeadRun], object] = lambda _: None) -> l
     """Clean up after every dead run, have each that had started recorded, and say which they were.
 
     A dead run's file goes last, under its lock: a start that is killed in the middle leaves the rest to
-    the next one, which may record a run twice but never not at all. What `record` raises ends the sweep.
+    the next one. So does a cgroup that is still busy. `record` may be called again for the same run, and
+    looks whether that is needed. What it raises ends the sweep.
     """
     directory = os.path.join(state, _DIRECTORY)
     try:
@@ -87,12 +97,19 @@ def sweep(state: str, record: Callable[[DeadRun], object] = lambda _: None) -> l
             continue
         try:
             found = _read(fd)
-            cgroups.remove_directories(_cgroups(found))
+            directories = _cgroups(found)
+            cgroups.remove_directories(directories)
             if found.get("started"):
-                run = DeadRun(name, _text(found.get("bundle_id")), _text(found.get("plugin")) or "")
+                run = DeadRun(
+                    name,
+                    _text(found.get("bundle_id")),
+                    _text(found.get("plugin")) or "",
+                    _text(found.get("audit")),
+                )
                 record(run)
                 dead.append(run)
-            os.unlink(path)
+            if not any(map(os.path.exists, directories)):
+                os.unlink(path)
         except OSError:
             continue  # a read-only state directory: it is found again
         finally:
