@@ -8,9 +8,9 @@ an alternative: it runs the program's own loader.
 import os
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
 
 from plugsec_plugins.errors import ElfMalformed
+from plugsec_signing.record import NamedTuple
 
 MAGIC = b"\x7fELF"
 # Real programs have about a dozen; the ABI allows 65535.

@@ -17,7 +17,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from plugsec_plugins import elf
 from plugsec_plugins.errors import ElfMalformed, PackFailed, PackRefused, SecretFound
@@ -30,6 +30,7 @@ from plugsec_policies.permissions import permission_to_plain
 from plugsec_signing import canonical
 from plugsec_signing.bundle import write_bundle
 from plugsec_signing.envelope import MANIFEST_SCHEMA, MAX_PAYLOAD_BYTES, FileEntry, parse_envelope
+from plugsec_signing.record import NamedTuple
 
 PLAIN = 0o644
 CHUNK_BYTES = 1024 * 1024

@@ -7,7 +7,7 @@ Everything is checked here that can be checked without packing, so that a mistak
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from plugsec_plugins import fields
 from plugsec_plugins.errors import PluginError, ProjectMalformed, ProjectUnreadable, SchemaRefused
@@ -21,6 +21,7 @@ from plugsec_policies.toml import TEXT_MAX, Document, parse_toml
 from plugsec_signing import canonical
 from plugsec_signing.envelope import check_name, check_version
 from plugsec_signing.errors import SigningError
+from plugsec_signing.record import NamedTuple
 
 PROJECT_SCHEMA = "plugsec.plugin/1"
 PROJECT_FILE = "plugin.toml"

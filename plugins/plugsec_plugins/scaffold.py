@@ -8,7 +8,6 @@ import keyword
 import os
 import shutil
 import sys
-from typing import NamedTuple
 
 from plugsec_plugins import scaffold_text as text
 from plugsec_plugins.errors import ScaffoldRefused
@@ -16,6 +15,7 @@ from plugsec_plugins.fields import KINDS, PLANNED_KINDS
 from plugsec_policies.suggest import did_you_mean
 from plugsec_signing.envelope import check_name
 from plugsec_signing.errors import SigningError
+from plugsec_signing.record import NamedTuple
 
 
 class Scaffolded(NamedTuple):

@@ -9,7 +9,6 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from plugsec_plugins.errors import PackFailed, PackRefused, SecretFound
 from plugsec_plugins.project import PROJECT_FILE
@@ -17,6 +16,7 @@ from plugsec_plugins.secrets import suspicious_name
 from plugsec_signing.envelope import MAX_FILES
 from plugsec_signing.errors import PathError
 from plugsec_signing.paths import check_path
+from plugsec_signing.record import NamedTuple
 
 # What builds, editors and version control leave behind; never part of a plugin.
 ALWAYS_EXCLUDED: tuple[str, ...] = (

@@ -10,7 +10,7 @@ the same arguments always give the same Grant, in whatever order the policies co
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from plugsec_policies.errors import PermissionRefused, PermissionUnsupported
 from plugsec_policies.globs import matches
@@ -30,6 +30,7 @@ from plugsec_policies.permissions import (
     without_denied,
 )
 from plugsec_policies.policy import BUILTIN_PREFIX, Policy, Rule
+from plugsec_policies.record import NamedTuple
 
 # Reasons given in one message; the error's `reasons` has all of them.
 REASONS_SHOWN = 4

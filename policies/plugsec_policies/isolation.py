@@ -6,9 +6,9 @@ receipt says so); `required` and `allow_degraded` (may be missing only when the 
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from plugsec_policies.errors import DegradationRefused
+from plugsec_policies.record import NamedTuple
 
 LAYERS: tuple[str, ...] = (
     "user-namespace",

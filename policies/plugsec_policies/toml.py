@@ -8,9 +8,10 @@ import re
 import tomllib
 from bisect import bisect_right
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from plugsec_policies.errors import PolicyMalformed, Problem
+from plugsec_policies.record import NamedTuple
 
 # Files for people; tomllib's cost can grow with the square of the length of one dotted key.
 TEXT_MAX = 256 * 1024

@@ -4,9 +4,9 @@ Versions are those of semver.org 2.0.0. A range is a list of comparisons that mu
 leave out minor and patch (`<1` is `<1.0.0`). Precedence follows section 11 of that specification.
 """
 
-from typing import NamedTuple
 
 from plugsec_policies.errors import VersionInvalid
+from plugsec_policies.record import NamedTuple
 
 # Longer than any version people write; bounds everything below.
 TEXT_MAX = 128

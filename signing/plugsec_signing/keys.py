@@ -10,10 +10,11 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from plugsec_signing import ed25519, wire
 from plugsec_signing.errors import KeyFileError, KeyFileUnreadable, KeyRefused, excerpt
+from plugsec_signing.record import NamedTuple
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -6,10 +6,10 @@ as it is hashed, into a memfd which is then sealed (memfd_create(2), fcntl(2) F_
 
 import errno
 import os
-from typing import NamedTuple
 
 from plugsec_signing.envelope import Envelope, FileEntry
 from plugsec_signing.errors import BundleError
+from plugsec_signing.record import NamedTuple
 
 PAYLOAD_IN_MEMORY_MAX = 64 * 1024 * 1024  # beyond this a run would double its memory; the store maps files
 _MFD_NOEXEC_SEAL = 0x0008  # Linux 6.3; required where sysctl vm.memfd_noexec is 2

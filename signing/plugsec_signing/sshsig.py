@@ -9,10 +9,10 @@ Source: PROTOCOL.sshsig of OpenSSH; algorithm names from RFC 8709.
 import base64
 import binascii
 import hashlib
-from typing import NamedTuple
 
 from plugsec_signing import ed25519, keys, wire
 from plugsec_signing.errors import SignatureRefused, excerpt
+from plugsec_signing.record import NamedTuple
 
 NAMESPACE_MANIFEST = "plugsec-manifest@v1"
 NAMESPACE_RECEIPT = "plugsec-receipt@v1"

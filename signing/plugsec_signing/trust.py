@@ -11,10 +11,11 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from plugsec_signing import keys
 from plugsec_signing.errors import KeyRefused, TrustRefused, TrustStoreError, excerpt
+from plugsec_signing.record import NamedTuple
 
 RELEASE = "release"
 MAX_FILES = 1000  # one file per key, for more publishers than an operator can know
@@ -185,7 +186,6 @@ def judge(store: TrustStore, name: str, fingerprints: Iterable[str], now: int) -
     )
 
 
-def matches(glob: str, name: str) -> bool:
 def counting(store: TrustStore, name: str, fingerprints: Iterable[str], now: int) -> tuple[Signer, ...]:
     """Return the entries of keys that count for a plugin at `now`, whatever their role: for attestations."""
     present = set(fingerprints)
@@ -196,6 +196,7 @@ def counting(store: TrustStore, name: str, fingerprints: Iterable[str], now: int
     )
 
 
+def matches(glob: str, name: str) -> bool:
     """Say whether `publisher/plugin` matches a glob, where `*` stands for anything but `/`."""
     glob_parts, name_parts = glob.split("/"), name.split("/")
     return len(glob_parts) == len(name_parts) and all(map(_part_matches, glob_parts, name_parts))

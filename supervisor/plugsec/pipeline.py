@@ -13,7 +13,7 @@ refusal or end is recorded, and the caller gets an `Outcome` that says why.
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import plugsec
 from plugsec import cache, places
@@ -41,6 +41,7 @@ from plugsec_plugins.runtimes.plan import LaunchPlan
 from plugsec_policies.decision import Grant, HostSupport, Narrowing, Request, decide
 from plugsec_policies.limits import parse_limits
 from plugsec_policies.policy import BUILTIN_PREFIX, Policy, load_policy
+from plugsec_signing.record import NamedTuple
 from plugsec_signing.trust import load_trust, parse_trust_toml
 from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle, verify_bundle, verify_unsafe_unsigned
 

@@ -6,10 +6,10 @@ Specification decides. Nothing here creates anything but the state directory wit
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from plugsec import private
 from plugsec.errors import PlugsecError, UsageError
+from plugsec_signing.record import NamedTuple
 
 STATE_FORMAT = 1
 _FORMAT_FILE = "format"

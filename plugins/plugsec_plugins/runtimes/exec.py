@@ -6,7 +6,6 @@ by the `exec` permission. What it needs of the host is found by our own bounded 
 """
 
 import os
-from typing import NamedTuple
 
 from plugsec_plugins.elf import Elf, parse_elf, read_elf
 from plugsec_plugins.errors import ElfMalformed, ManifestMalformed, RuntimeUnsupported
@@ -16,6 +15,7 @@ from plugsec_plugins.runtimes.interface import ReadPayload
 from plugsec_plugins.runtimes.plan import Bind, LaunchPlan
 from plugsec_policies.errors import PermissionRefused
 from plugsec_policies.permissions import BUNDLE_ROOT
+from plugsec_signing.record import NamedTuple
 
 _SHEBANG_BYTES_MAX = 255  # BINPRM_BUF_SIZE is 256, the kernel's own bound
 _PLUGIN_DIR = "/plugin"

@@ -1,6 +1,7 @@
 """The plan for one launch, in plain data; boot reads these types too, so nothing heavy is imported here."""
 
-from typing import NamedTuple
+
+from plugsec_signing.record import NamedTuple
 
 
 class Bind(NamedTuple):

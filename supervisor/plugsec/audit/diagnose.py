@@ -9,12 +9,13 @@ from binascii import Error as HexError
 from binascii import unhexlify
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from plugsec.audit import merkle
 from plugsec.audit.errors import Fault
 from plugsec.audit.head import NO_HASH, Head
 from plugsec.audit.read import Line, parse
+from plugsec_signing.record import NamedTuple
 
 
 def place(line: Line) -> str:

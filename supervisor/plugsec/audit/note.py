@@ -12,9 +12,10 @@ Specifications: https://c2sp.org/signed-note and https://c2sp.org/tlog-checkpoin
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from plugsec.audit.errors import NoteRefused
+from plugsec_signing.record import NamedTuple
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from plugsec.audit import files, keys
 from plugsec.audit.errors import LogTampered, LogUnwritable
@@ -12,6 +12,7 @@ from plugsec.audit.record import MAX_LINE
 from plugsec.audit.recovery import Tail, judge
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
+from plugsec_signing.record import NamedTuple
 
 _CHUNK = 1 << 18
 

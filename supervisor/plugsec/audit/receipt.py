@@ -14,7 +14,7 @@ checkpoint of the log, prove together that this run was recorded, and what was r
 from binascii import Error as HexError
 from binascii import unhexlify
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from plugsec.audit import keys, merkle, record
 from plugsec.audit.errors import ReceiptMalformed, ReceiptRefused, ReceiptSigner
@@ -23,6 +23,7 @@ from plugsec_signing import sshsig
 from plugsec_signing.canonical import decode, decode_canonical, encode
 from plugsec_signing.errors import SigningError
 from plugsec_signing.keys import PrivateKey, PublicKey, parse_public_key
+from plugsec_signing.record import NamedTuple
 
 if TYPE_CHECKING:
     from plugsec.audit.log import AuditLog

@@ -15,7 +15,7 @@ key and could have rewritten everything that no anchor covers.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from plugsec.audit import checkpoints, diagnose, files, keys, merkle, note
 from plugsec.audit.errors import Fault, LogTampered, LogUnwritable, NeedsRecovery, NoteRefused
@@ -23,6 +23,7 @@ from plugsec.audit.head import NO_HASH
 from plugsec.audit.read import Line, Reader, Snapshot, parse, split_lines
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
+from plugsec_signing.record import NamedTuple
 
 MAX_ANCHORS = 1000  # kept in memory; a person compares one
 

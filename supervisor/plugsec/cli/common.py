@@ -6,9 +6,10 @@ object. Text from plugins is escaped by `plugsec.exchange.display` before it is 
 
 import json
 import sys
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from plugsec.errors import Refusal
+from plugsec_signing.record import NamedTuple
 
 
 class Places(NamedTuple):

@@ -16,11 +16,11 @@ import errno
 import os
 import stat
 from hashlib import sha256
-from typing import NamedTuple
 
 from plugsec.errors import ExchangeError, PlugsecError, UsageError
 from plugsec.exchange.display import escape
 from plugsec.sandbox.linux import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from plugsec_signing.record import NamedTuple
 
 MAX_PATH_BYTES = 4095  # PATH_MAX without its NUL: what openat2 takes in one call
 MAX_DEPTH = 64  # descriptors held while looking; whatever the caller allows, no more than this

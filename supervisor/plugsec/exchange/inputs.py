@@ -5,11 +5,12 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from plugsec.errors import ExchangeError, InputMalformed, UsageError
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
+from plugsec_signing.record import NamedTuple
 
 INPUT_BYTES_MAX = 8 * 1024 * 1024
 # Copied into the jail's memory, so that nobody can change them under the plugin.

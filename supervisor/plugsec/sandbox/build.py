@@ -3,7 +3,6 @@
 import os
 import resource
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from plugsec.errors import HostUnsupported, UsageError
 from plugsec.sandbox import layers, seccomp
@@ -12,6 +11,7 @@ from plugsec.sandbox.spec import INPUT_DIR, OUTPUT_DIR, OWN_PROCESSES, PLUGIN_DI
 from plugsec_plugins.runtimes.plan import LaunchPlan
 from plugsec_policies.decision import Grant
 from plugsec_policies.limits import Limits, word_of
+from plugsec_signing.record import NamedTuple
 
 _MIB = 1024 * 1024
 _STACK_BYTES = 8 * _MIB

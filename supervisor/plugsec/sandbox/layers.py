@@ -6,11 +6,11 @@ accept the degradation). `probe_all` tries each layer by doing, in a throw-away 
 
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from plugsec.errors import HostUnsupported
 from plugsec.sandbox import cgroups, launch
 from plugsec.sandbox.identity import IdentityUnavailable, choose
+from plugsec_signing.record import NamedTuple
 
 USER_NAMESPACE_ADVICE = (
     "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1 (Debian),"

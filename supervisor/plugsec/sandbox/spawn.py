@@ -12,8 +12,10 @@ import sys
 
 import plugsec
 import plugsec_plugins
+import plugsec_signing
 
 BOOT_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
+_SIGKILL = 9
 _FD_FLOOR = 20  # above every target, so that no dup2 overwrites a source still to come
 
 
@@ -33,6 +35,7 @@ def spawn() -> Spawned:
     """Start boot, which waits on its control socket; raises OSError and then leaves nothing behind."""
     ours: list[int] = []
     theirs: list[int] = []
+    pid = 0
     try:
         control, control_child = _pair(_socket.SOCK_SEQPACKET, ours, theirs)
         rpc, rpc_child = _pair(_socket.SOCK_STREAM, ours, theirs)
@@ -47,24 +50,27 @@ def spawn() -> Spawned:
         interpreter = os.path.realpath(sys.executable)
         argv = [interpreter, "-I", "-S", "-B", BOOT_SCRIPT, *package_roots()]
         pid = os.posix_spawn(interpreter, argv, {}, file_actions=actions, setpgroup=0)
+        streams = (stdin, stdout, stderr, rpc)
+        for fd in streams:
+            os.set_blocking(fd, False)
         pidfd = os.pidfd_open(pid)
     except OSError:
         for fd in ours:
             os.close(fd)
+        if pid:
+            os.kill(pid, _SIGKILL)
+            os.waitpid(pid, 0)
         raise
     finally:
         for fd in theirs:
             os.close(fd)
-    streams = (stdin, stdout, stderr, rpc)
-    for fd in streams:
-        os.set_blocking(fd, False)
     return Spawned(pid, pidfd, control, streams)
 
 
 def package_roots() -> list[str]:
-    """The directories from which boot imports the supervisor's sandbox and the guest SDK."""
+    """The directories from which boot imports the sandbox, the guest SDK and what its records are made of."""
     roots: list[str] = []
-    for module in (plugsec, plugsec_plugins):
+    for module in (plugsec, plugsec_plugins, plugsec_signing):
         root = os.path.dirname(os.path.dirname(os.path.abspath(str(module.__file__))))
         if root not in roots:
             roots.append(root)

@@ -5,7 +5,8 @@ matter to a reader are from the man pages and uapi headers.
 """
 
 import json
-from typing import NamedTuple
+
+from plugsec_signing.record import NamedTuple
 
 DISTINCT_MAX = 500  # kinds of denial kept apart; the rest are counted together
 _DETAIL_CHARACTERS_MAX = 300

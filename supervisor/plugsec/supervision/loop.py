@@ -10,7 +10,6 @@ interruption; then the whole jail is killed and reaped, and what was already wri
 import os
 import select
 import time
-from typing import NamedTuple
 
 from plugsec.sandbox import control
 from plugsec.sandbox.cgroups import RunCgroup, Usage
@@ -21,6 +20,7 @@ from plugsec.supervision.interruption import Interruption
 from plugsec.supervision.listener import Listener
 from plugsec.supervision.monitor import Monitor, high_water_bytes
 from plugsec.supervision.streams import OutputBudget, Reader, Writer
+from plugsec_signing.record import NamedTuple
 
 # After its answer a plugin may flush and leave by itself; then it is ended.
 ANSWER_GRACE_S = 0.1

@@ -7,9 +7,10 @@ that needs it, so short runs never pay for it.
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from plugsec.sandbox.cgroups import RunCgroup
+from plugsec_signing.record import NamedTuple
 
 if TYPE_CHECKING:
     import psutil

@@ -6,9 +6,9 @@ unknown name or a line without a reason does not parse.
 """
 
 import re
-from typing import NamedTuple
 
 from plugsec.sandbox.seccomp.tables import ARCHITECTURES, read_table
+from plugsec_signing.record import NamedTuple
 
 ALLOW, ENOSYS = "allow", "enosys"
 _LINES_MAX = 2000  # a profile is a page or two
