@@ -13,7 +13,7 @@ from plugsec.sandbox.seccomp.tables import read_table
 MISSING = "this architecture has no such call"
 
 # An argument is an integer, a text (passed as a C string) or a list of one integer: so many zero bytes.
-_GUEST = """
+GUEST = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -62,6 +62,6 @@ def make_all(home: Home, attacks: Iterable[Attack], *policies: str, **more: Any)
     """Run the whole table in one jail; raises AssertionError when the run itself does not end well."""
     present = [attack for attack in attacks if number_of(attack.call) is not None]
     calls = [[number_of(attack.call), list(attack.arguments)] for attack in present]
-    outcome = home.attack(_GUEST, *policies, input=json.dumps({"calls": calls}).encode(), **more)
+    outcome = home.attack(GUEST, *policies, input=json.dumps({"calls": calls}).encode(), **more)
     assert outcome.error is None, outcome.error
     return Answers({str(a): result for a, result in zip(present, outcome.result, strict=True)}, outcome)
