@@ -220,6 +220,6 @@ def _check_expiry(envelope: Envelope, now: int) -> None:
 
 def _warnings(path: str, envelope: Envelope) -> tuple[str, ...]:
     expected = f"{envelope.plugin}-{envelope.version}.plug"
-    if os.path.basename(path) == expected:
+    if os.path.basename(path) in (expected, f"{expected}.zst"):
         return ()
     return (f"the file is called {excerpt(os.path.basename(path))}, its manifest says {expected}",)

@@ -85,24 +85,6 @@ def test_ten_thousand_signatures_are_refused_at_the_seventeenth(bundle_path):
     assert caught.value.id == "PLG-BND-006"
 
 
-def test_attestations_are_container_entries_that_verification_refuses_for_now(bundle_path):
-    content = b'{"payloadType":"application/vnd.in-toto+json"}'
-    out = io.BytesIO()
-    envelope_bytes = kit.manifest()
-    name = hashlib.sha256(content).hexdigest()
-    bundle.write_bundle(
-        out, envelope_bytes, kit.signatures(envelope_bytes, kit.ACME), {name: content},
-        lambda entry: io.BytesIO(kit.FILES[entry.path]),
-    )  # fmt: skip
-    path = bundle_path(out.getvalue())
-    fd = open_bundle(path)
-    assert bundle.read_manifest(fd).attestations == {name: content}
-    os.close(fd)
-    with pytest.raises(SigningError, match="attestations") as caught:
-        verify_bundle(path, STORE, kit.NOW)
-    assert (caught.value.id, caught.value.code) == ("PLG-SIG-008", 3)
-
-
 def test_an_attestation_under_another_name_is_refused(bundle_path):
     entry = kit.raw_entry(b"PLUGSEC/attestations/" + b"0" * 64 + b".dsse.json", b"{}")
     with pytest.raises(BundleError) as caught:
