@@ -20,6 +20,11 @@
     │   └── NotInstalled      2   PLG-STO-007 a plugin or version that the store does not have
     ├── DestinationRefused    2   PLG-STO-012 a place where nothing can be put
     └── OciError              4   PLG-OCI-…   a directory that is no OCI image layout with one bundle
+    ├── StoreError            4   PLG-STO-…   installed bundles that are not as they were installed
+    │   ├── StoreUnusable     2   PLG-STO-005 a store that cannot be read or written, or not in this way
+    │   └── NotInstalled      2   PLG-STO-007 a plugin or version that the store does not have
+    ├── DestinationRefused    2   PLG-STO-012 a place where nothing can be put
+    └── OciError              4   PLG-OCI-…   a directory that is no OCI image layout with one bundle
 
 A class says what kind of thing was refused, the `id` of each refusal says exactly which rule;
 `error_ids.IDS` lists them all, and a test holds list and code equal. The two bottom rooms do not know each
@@ -154,6 +159,46 @@ class NoSuchKey(TrustStoreError):
 
     id = "PLG-TST-008"
     code = 2
+
+
+class StoreError(SigningError):
+    """The store, or a bundle in it, is not as it was left (exit 4)."""
+
+    id = "PLG-STO-001"
+    code = 4
+    next_step = "install the bundle again: plugsec install BUNDLE"
+
+
+class StoreUnusable(StoreError):
+    """The store cannot be read or written, or does not do what was asked (exit 2)."""
+
+    id = "PLG-STO-005"
+    code = 2
+    next_step = "plugsec list shows what is installed"
+
+
+class NotInstalled(StoreError):
+    """The command line names something that the store does not have (exit 2)."""
+
+    id = "PLG-STO-007"
+    code = 2
+    next_step = "plugsec list shows what is installed; plugsec install BUNDLE adds to it"
+
+
+class DestinationRefused(SigningError):
+    """Nothing can be put where the command line says (exit 2)."""
+
+    id = "PLG-STO-012"
+    code = 2
+    next_step = "name a directory that does not exist yet, or an empty one"
+
+
+class OciError(SigningError):
+    """A directory is not an OCI image layout that carries one bundle (exit 4)."""
+
+    id = "PLG-OCI-001"
+    code = 4
+    next_step = "`plugsec oci export BUNDLE DIR` writes such a layout"
 
 
 def excerpt(text: object) -> str:
