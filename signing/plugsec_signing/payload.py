@@ -28,24 +28,48 @@ class PayloadEntry(NamedTuple):
 
 
 class Payload(NamedTuple):
-    """A sealed memfd and what it holds; whoever owns the evidence closes `fd`."""
+    """A sealed memfd and what it holds; whoever owns the evidence closes `fd`.
+
+    `bound`: too large for memory, `fd` is instead the installed directory whose files were hashed.
+    """
 
     fd: int
     entries: tuple[PayloadEntry, ...]
+    bound: bool = False
+
+    def read(self, path: str, most: int) -> bytes:
+        """Return the beginning of a file, at most `most` bytes; nothing for a file that is not there."""
+        for entry in self.entries:
+            if entry.path == path:
+                return self._read(entry, min(entry.size, most))
+        return b""
+
+    def _read(self, entry: PayloadEntry, size: int) -> bytes:
+        if not self.bound:
+            return os.pread(self.fd, size, entry.offset)
+        fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            return os.read(fd, size)
+        finally:
+            os.close(fd)
 
 
 class PayloadWriter:
-    """Collects a payload while it is being verified; `seal` ends the writing, `abandon` the attempt."""
+    """Collects a payload while it is being verified; `seal` ends the writing, `abandon` the attempt.
 
-    def __init__(self, envelope: Envelope) -> None:
+    `tree` is the directory that an installed payload is read from: what is too large stays there.
+    """
+
+    def __init__(self, envelope: Envelope, tree: int = -1) -> None:
         total = sum(entry.size for entry in envelope.files)
-        if total > PAYLOAD_IN_MEMORY_MAX:
+        self._bound = total > PAYLOAD_IN_MEMORY_MAX and tree >= 0
+        if total > PAYLOAD_IN_MEMORY_MAX and not self._bound:
             raise BundleError(
                 f"the payload is {total} bytes; at most {PAYLOAD_IN_MEMORY_MAX} are run from a bundle file",
-                "make the plugin smaller, or pass large data as an input file",
+                f"plugsec install BUNDLE, then plugsec run {envelope.name}",
                 id="PLG-BND-015",
             )
-        self._fd = _memfd("plugsec-payload")
+        self._fd = os.dup(tree) if self._bound else _memfd("plugsec-payload")
         self._entries: list[PayloadEntry] = []
         self._offset = 0
 
@@ -56,7 +80,7 @@ class PayloadWriter:
 
     def chunk(self, data: memoryview) -> None:
         """Append bytes."""
-        while data:  # each round writes at least one byte
+        while data and not self._bound:  # each round writes at least one byte
             try:
                 written = os.write(self._fd, data)
             except OSError as err:
@@ -66,7 +90,9 @@ class PayloadWriter:
             data = data[written:]
 
     def seal(self) -> Payload:
-        """Return the payload, which from here on nobody can change."""
+        """Return the payload, which from here on nobody can change; a bound one nobody but this user."""
+        if self._bound:
+            return Payload(self._fd, tuple(self._entries), bound=True)
         import fcntl  # noqa: PLC0415 - not everywhere; only a run keeps the payload
 
         fcntl.fcntl(self._fd, _F_ADD_SEALS, _SEALS)

@@ -94,10 +94,13 @@ def verify_bundle(
 
 
 def verify_reading(
-    read: Reading, path: str, trust: TrustStore, now: int, *, keep_payload: bool = False
+    read: Reading, path: str, trust: TrustStore, now: int, *, keep_payload: bool = False, tree: int = -1
 ) -> VerifiedBundle:
-    """Do steps 2 to 7 of `verify_bundle` for a bundle that is not read from a file, such as a stored one."""
-    sink = _Verification(trust, now, keep_payload, None)
+    """Do steps 2 to 7 of `verify_bundle` for a bundle that is not read from a file, such as a stored one.
+
+    `tree` is the directory that the payload is read from, for one that is too large to be kept in memory.
+    """
+    sink = _Verification(trust, now, keep_payload, None, tree)
     return VerifiedBundle(**_evidence(read, path, sink), warnings=(), trust_digest=trust.digest)
 
 
@@ -146,7 +149,10 @@ def check_attestations(head: BundleHead, trust: TrustStore | None, now: int) -> 
 class _Verification:
     """The sink that verifies while `read_bundle` reads; without a trust store nobody needs to vouch."""
 
-    def __init__(self, trust: TrustStore | None, now: int, keep_payload: bool, also: Sink | None) -> None:
+    def __init__(
+        self, trust: TrustStore | None, now: int, keep_payload: bool, also: Sink | None, tree: int = -1
+    ) -> None:
+        self._tree = tree
         self._trust = trust
         self._now = now
         self._keep = keep_payload
@@ -163,7 +169,7 @@ class _Verification:
             self.signers = judge(self._trust, head.envelope.name, self.fingerprints, self._now)  # 4
             _check_expiry(head.envelope, self._now)  # 5
         if self._keep:
-            self.writer = PayloadWriter(head.envelope)
+            self.writer = PayloadWriter(head.envelope, self._tree)
         if self._also is not None:
             self._also.head(head)
 
