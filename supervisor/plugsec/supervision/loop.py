@@ -12,7 +12,7 @@ import select
 import time
 
 from plugsec.sandbox import control
-from plugsec.sandbox.cgroups import RunCgroup, Usage
+from plugsec.sandbox.cgroups import Usage
 from plugsec.sandbox.launch import Boot
 from plugsec.supervision.denials import Denial, DenialCounter
 from plugsec.supervision.dialects import Answer, Dialect, Oneshot, Rpc
@@ -68,11 +68,10 @@ class Supervision:
         request: bytes,
         watch: Watch,
         monitor: Monitor,
-        cgroup: RunCgroup | None,
         call_names: dict[int, str],
         interruption: Interruption,
     ) -> None:
-        self._jail, self._watch, self._monitor, self._cgroup = jail, watch, monitor, cgroup
+        self._jail, self._watch, self._monitor = jail, watch, monitor
         self._interruption = interruption
         self._budget = OutputBudget(watch.output_bytes)
         self._stdout = Reader(jail.stdout, self._budget)
@@ -112,7 +111,7 @@ class Supervision:
             if now >= deadline:
                 self._limit = "wall"
                 break
-            if self._dialect.answer is not None:
+            if self._dialect.over:
                 grace = grace or now + ANSWER_GRACE_S
                 if now >= grace:
                     break
@@ -176,24 +175,25 @@ class Supervision:
             self._launch_error = f"{message['layer']}: {message['step']}: {message['detail']}"
 
     def _finish(self, started: float) -> Facts:
-        wall_ms = round((time.monotonic() - started) * 1000)
-        cgroup = self._cgroup.usage() if self._cgroup is not None else None
+        self._monitor.count()  # what lives now; a kernel that keeps no peaks forgets it
         # Not boot's own figure: it starts at its parent's, so it would tell how large the supervisor is.
         self._peak_bytes = self._peak_bytes or high_water_bytes(self._jail.pid)
         full = _exhausted(self._jail.tmp) or _exhausted(self._jail.output)
         used = self._jail.end()
+        wall_ms = round((time.monotonic() - started) * 1000)  # until nothing of the plugin ran any more
+        cgroup = self._monitor.count()
         self._drain()
         self._dialect.finish(self._status)
         if self._budget.exceeded and self._limit is None:
             self._limit = "output"
         peak = self._monitor.peak
         cpu_ms = peak.cpu_ms
-        memory = max(peak.memory_bytes, self._peak_bytes)
-        if used is not None:
+        memory = peak.memory_bytes
+        if cgroup is None or not memory:
+            memory = max(memory, self._peak_bytes)
+        if used is not None and (cgroup is None or cgroup.cpu_ms is None):
             whole = round((used.ru_utime + used.ru_stime) * 1000)
             cpu_ms = max(cpu_ms, whole - int(self._jail.entered["setup_cpu_ms"]))
-        if cgroup is not None:
-            memory = cgroup.memory_peak_bytes or memory
         return Facts(
             answer=self._dialect.answer,
             status=self._status,
@@ -209,7 +209,7 @@ class Supervision:
             wall_ms=wall_ms,
             cpu_ms=cpu_ms,
             memory_peak_bytes=memory,
-            processes_peak=max(peak.processes, (cgroup.processes_peak or 0) if cgroup else 0, 1),
+            processes_peak=max(peak.processes, 1),
             cgroup=cgroup,
             tmp_full=full,
         )

@@ -9,7 +9,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from plugsec.sandbox.cgroups import RunCgroup
+from plugsec.sandbox.cgroups import RunCgroup, Usage
+from plugsec.sandbox.spec import OWN_PROCESSES
 from plugsec_signing.record import NamedTuple
 
 if TYPE_CHECKING:
@@ -53,16 +54,27 @@ class Monitor:
         self.next_tick = time.monotonic() + TICK_S
         return exceeded
 
-    def _from_cgroup(self) -> str | None:
-        assert self._cgroup is not None  # noqa: S101 - the caller's condition
+    def count(self) -> Usage | None:
+        """Take the cgroup's figures into the peaks and return them; None without a cgroup.
+
+        Ticks are too far apart for what happens last, so the loop asks before and after the jail's death.
+        """
+        if self._cgroup is None:
+            return None
         usage = self._cgroup.usage()
         cpu_ms = max(0, (usage.cpu_ms or 0) - self._setup_cpu_ms)  # boot's own part came before
-        self._note(usage.memory_peak_bytes or 0, usage.processes_peak or 0, cpu_ms)
+        tasks = max(0, (usage.processes_peak or 0) - OWN_PROCESSES)
+        self._note(usage.memory_peak_bytes or 0, tasks, cpu_ms)
+        return usage
+
+    def _from_cgroup(self) -> str | None:
+        usage = self.count()
+        assert usage is not None  # noqa: S101 - the caller's condition
         if usage.oom_kills:
             return "memory"
         if usage.forks_refused:
             return "processes"
-        return "cpu" if cpu_ms > self._cpu_ms else None
+        return "cpu" if self.peak.cpu_ms > self._cpu_ms else None
 
     def _from_tree(self) -> str | None:
         import psutil  # noqa: PLC0415 - see the module's docstring
