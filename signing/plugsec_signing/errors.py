@@ -11,6 +11,7 @@
     ├── KeyRefused            3   PLG-KEY-…   a key that must not be used
     │   └── KeyFileError      4   PLG-KEY-…   a key file that is none, or must not be written
     │       └── KeyFileUnreadable  2  PLG-KEY-008  a key file that cannot be opened
+    ├── AgentError            2   PLG-AGT-…   an ssh-agent that is not there, or does not sign
     ├── TrustRefused          3   PLG-TRU-…   a well-formed bundle that no trusted key vouches for
     │   └── AttestationMissing 3  PLG-ATT-005 an attestation that is demanded and not there
     ├── TrustStoreError       4   PLG-TST-…   a trust store that is malformed or that others can write
@@ -130,6 +131,14 @@ class KeyFileUnreadable(KeyFileError):
 
     id = "PLG-KEY-008"
     code = 2
+
+
+class AgentError(SigningError):
+    """The command line asks for an ssh-agent that cannot be reached or does not do it (exit 2)."""
+
+    id = "PLG-AGT-001"
+    code = 2
+    next_step = "`ssh-add -l` shows whether an agent runs and which keys it has"
 
 
 class TrustRefused(SigningError):

@@ -43,7 +43,7 @@ def test_every_class_has_the_exit_code_of_the_command_line_and_a_next_step():
     assert codes == {
         "JsonError": 4, "PathError": 4, "EnvelopeError": 4, "BundleError": 4, "BundleUnreadable": 2,
         "SignatureRefused": 3, "KeyRefused": 3, "KeyFileError": 4, "KeyFileUnreadable": 2, "TrustRefused": 3,
-        "TrustStoreError": 4, "NoSuchKey": 2,
+        "AgentError": 2, "TrustStoreError": 4, "NoSuchKey": 2,
     }  # fmt: skip
     assert all(each.__doc__ for each in _subclasses(errors.SigningError))
 
