@@ -9,6 +9,7 @@ Sources: RFC 8032 §5.1.7 (S < L, decoding); "Taming the many EdDSAs" (Chalkias,
 2020), table 6, for the small-order encodings; libsodium refuses the same keys and R.
 """
 
+from plugsec_signing import wire
 from plugsec_signing.errors import KeyRefused, SignatureRefused
 
 NAME = "ssh-ed25519"
@@ -45,12 +46,46 @@ def check_key(raw: bytes) -> bytes:
     return raw
 
 
-def verify(raw_key: bytes, signature: bytes, message: bytes) -> None:
-    """Verify a raw 64-byte signature; raises KeyRefused or SignatureRefused (exit 3)."""
+def raw_key(blob: bytes) -> bytes:
+    """Return the 32 bytes of an SSH key blob if they may be used; raises KeyRefused (exit 3)."""
+    parts = wire.strings(blob, 2)
+    if parts is None:
+        raise KeyRefused("the public key is not a well-formed Ed25519 key", id="PLG-KEY-001")
+    return check_key(parts[1])
+
+
+def pack(signature: bytes) -> bytes:
+    """Return a signature as its fields in an SSH signature blob (RFC 8709 §6)."""
+    return wire.string(signature)
+
+
+def unpack(fields: bytes) -> bytes | None:
+    """Return the signature that such fields hold; None if they are not filled exactly."""
+    parts = wire.strings(fields, 1)
+    return parts[0] if parts else None
+
+
+def from_bare(signature: bytes) -> bytes:
+    """Return what a signer that knows nothing of SSH made; for Ed25519 it is the same 64 bytes."""
+    return signature
+
+
+def one_spelling(signature: bytes) -> bytes:
+    """Return the spelling that `verify` accepts; Ed25519 has one from the start (RFC 8032 §5.1.7)."""
+    return signature
+
+
+def verify_blob(blob: bytes, signature: bytes, message: bytes) -> None:
+    """Verify a signature under an SSH key blob; raises KeyRefused or SignatureRefused (exit 3)."""
+    verify(raw_key(blob), signature, message)
+
+
+def verify(key: bytes, signature: bytes, message: bytes) -> None:
+    """Verify 64 bytes under the 32 of a key; raises KeyRefused or SignatureRefused (exit 3)."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - 20 ms, only where needed
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
 
-    check_key(raw_key)
+    check_key(key)
     if len(signature) != SIGNATURE_BYTES:
         raise SignatureRefused(
             f"the Ed25519 signature is {len(signature)} bytes long, not {SIGNATURE_BYTES}", id="PLG-SIG-006"
@@ -61,7 +96,7 @@ def verify(raw_key: bytes, signature: bytes, message: bytes) -> None:
     if fault:
         raise SignatureRefused(f"the Ed25519 signature has an R that is {fault}", id="PLG-SIG-006")
     try:
-        Ed25519PublicKey.from_public_bytes(raw_key).verify(signature, message)
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     except (InvalidSignature, ValueError) as err:
         raise SignatureRefused(
             "a signature does not verify: the manifest or the signature was changed",

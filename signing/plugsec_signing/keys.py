@@ -1,33 +1,51 @@
 """SSH keys: public ones in one strict form, private ones read from and written to OpenSSH files.
 
-The algorithm table has one entry so far; everything else has its own refusal, so that nobody mistakes
-"not supported" for "not trusted".
+Three algorithms are accepted, each a module with the same functions; Ed25519 is the default, and the other
+two count only where the operator's trust entry says so (`check_opted_in`). Everything else has its own
+refusal, so that nobody mistakes "not supported" for "not trusted".
 """
 
 import base64
 import binascii
 import hashlib
 import os
-import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from plugsec_signing import ed25519, wire
-from plugsec_signing.errors import KeyFileError, KeyFileUnreadable, KeyRefused, excerpt
+from plugsec_signing.errors import KeyFileError, KeyRefused, excerpt
 from plugsec_signing.record import NamedTuple
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-MAX_LINE_CHARS = 16 * 1024  # the largest RSA key that ssh-keygen makes has 3 KB; a line is never longer
-MAX_KEY_FILE_BYTES = 64 * 1024  # an encrypted Ed25519 key has 500 bytes
+    class Algorithm(Protocol):
+        """What a module of an algorithm offers; a signature is in the form that `unpack` returns."""
 
+        NAME: str
+
+        def raw_key(self, blob: bytes) -> bytes: ...
+        def pack(self, signature: bytes) -> bytes: ...
+        def unpack(self, fields: bytes) -> bytes | None: ...
+        def from_bare(self, signature: bytes) -> bytes: ...
+        def one_spelling(self, signature: bytes) -> bytes: ...
+        def verify_blob(self, blob: bytes, signature: bytes, message: bytes) -> None: ...
+
+
+MAX_LINE_CHARS = 16 * 1024  # the largest RSA key that ssh-keygen makes has 3 KB; a line is never longer
+
+# Named here rather than by their modules, which are loaded only where such a key occurs.
+_FIDO = "sk-ssh-ed25519@openssh.com"
+_ECDSA = "ecdsa-sha2-nistp256"
 _REFUSED = {
     "ssh-rsa": "RSA keys are refused",
     "ssh-dss": "DSA keys are refused",
-    "ecdsa-sha2-nistp256": "ECDSA keys are not supported yet",
-    "sk-ssh-ed25519@openssh.com": "FIDO keys are not supported yet",
-    "sk-ecdsa-sha2-nistp256@openssh.com": "FIDO keys are not supported yet",
+    "ecdsa-sha2-nistp384": "of ECDSA keys, only those of P-256 are accepted",
+    "ecdsa-sha2-nistp521": "of ECDSA keys, only those of P-256 are accepted",
+    "sk-ecdsa-sha2-nistp256@openssh.com": "of FIDO keys, only Ed25519 ones (`-t ed25519-sk`) are accepted",
 }
 _USE_ED25519 = "use an Ed25519 key: plugsec keygen NAME"
 
@@ -42,7 +60,7 @@ class PublicKey(NamedTuple):
 
 
 class PrivateKey(NamedTuple):
-    """Something that signs: `sign(data)` returns the raw signature under `public`.
+    """Something that signs: `sign(data)` returns the signature under `public`, in its algorithm's form.
 
     A closure rather than key material, so that an agent or a token can stand here as well.
     """
@@ -51,16 +69,45 @@ class PrivateKey(NamedTuple):
     sign: Callable[[bytes], bytes]
 
 
+def algorithm_named(name: str) -> "Algorithm":
+    """Return the module of an accepted algorithm; raises KeyRefused (exit 3), which says why not."""
+    if name == ed25519.NAME:
+        return ed25519
+    if name == _FIDO:
+        from plugsec_signing import sk_ed25519  # noqa: PLC0415 - most runs meet Ed25519 alone
+
+        return sk_ed25519
+    if name == _ECDSA:
+        from plugsec_signing import ecdsa_p256  # noqa: PLC0415
+
+        return ecdsa_p256
+    raise _refused_algorithm(name)
+
+
 def parse_blob(blob: bytes, comment: str = "") -> PublicKey:
     """Return the key that an SSH key blob holds; raises KeyRefused (exit 3)."""
-    at = 4 + int.from_bytes(blob[:4], "big")
-    algorithm = blob[4:at].decode("ascii", "replace")
-    if algorithm != ed25519.NAME:
-        raise _refused_algorithm(algorithm)
-    parts = wire.strings(blob, 2)
-    if parts is None:
-        raise KeyRefused("the public key is not a well-formed Ed25519 key", id="PLG-KEY-001")
-    return PublicKey(algorithm, blob, ed25519.check_key(parts[1]), comment)
+    algorithm = wire.first(blob)[0].decode("ascii", "replace")
+    return PublicKey(algorithm, blob, algorithm_named(algorithm).raw_key(blob), comment)
+
+
+def check_opted_in(key: PublicKey, algorithm: str | None) -> None:
+    """Return if a trust entry that says `algorithm` (None: nothing) accepts its key; raises KeyRefused.
+
+    The entry decides the algorithm: Ed25519 needs no word, the others do, and no entry may say one thing
+    and hold another.
+    """
+    if algorithm is None and key.algorithm != ed25519.NAME:
+        raise KeyRefused(
+            f"a key of the algorithm {key.algorithm} counts only where its entry says so",
+            f'add the line: algorithm = "{key.algorithm}"',
+            id="PLG-KEY-009",
+        )
+    if algorithm is not None and algorithm != key.algorithm:
+        raise KeyRefused(
+            f"the entry says the algorithm {excerpt(algorithm)}, its key is of {key.algorithm}",
+            f'write algorithm = "{key.algorithm}", if that key is meant',
+            id="PLG-KEY-009",
+        )
 
 
 def parse_public_key(line: str) -> PublicKey:
@@ -75,15 +122,17 @@ def parse_public_key(line: str) -> PublicKey:
             f"{excerpt(line)} is not one line of an SSH public key", _USE_ED25519, id="PLG-KEY-001"
         )
     algorithm, encoded = fields[0], fields[1]
-    if algorithm != ed25519.NAME:
-        raise _refused_algorithm(algorithm)
+    algorithm_named(algorithm)
     try:
         blob = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as err:
         raise KeyRefused("the public key is not base64", id="PLG-KEY-001") from err
     if base64.b64encode(blob).decode("ascii") != encoded:
         raise KeyRefused("the public key's base64 has a second spelling", id="PLG-KEY-001")
-    return parse_blob(blob, fields[2] if len(fields) == 3 else "")
+    key = parse_blob(blob, fields[2] if len(fields) == 3 else "")
+    if key.algorithm != algorithm:
+        raise KeyRefused(f"the line says {algorithm}, its key is of {key.algorithm}", id="PLG-KEY-001")
+    return key
 
 
 def public_line(key: PublicKey) -> str:
@@ -107,26 +156,17 @@ def load_private_key(path: str, passphrase: Callable[[], bytes] | None = None) -
     The file must be a regular file that only its owner can read. Raises KeyFileError (exit 4) or
     KeyRefused (exit 3).
     """
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - 80 ms, signing only
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - 80 ms, signing only
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
-    data = _read_private(path)
-    try:
-        try:
-            key = _decode_private(data, None)
-        except TypeError:  # how `cryptography` says that a passphrase is needed
-            if passphrase is None:
-                raise KeyFileError(
-                    f"the key {excerpt(path)} is protected by a passphrase",
-                    "give --passphrase-fd N",
-                    id="PLG-KEY-005",
-                ) from None
-            key = _decode_private(data, passphrase())
-    except (ValueError, TypeError, UnsupportedAlgorithm) as err:
-        raise KeyFileError(
-            f"the key {excerpt(path)} cannot be read: wrong passphrase, or not an OpenSSH private key",
-            id="PLG-KEY-005",
-        ) from err
-    return PrivateKey(_public_of(key), key.sign)
+    from plugsec_signing import keyfile  # noqa: PLC0415
+
+    key = keyfile.decode(path, passphrase)
+    if isinstance(key, Ed25519PrivateKey):
+        return PrivateKey(_public_of(key), key.sign)
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+        return _ecdsa_signer(key)
+    raise KeyRefused("the private key is of a kind that is not accepted", _USE_ED25519, id="PLG-KEY-003")
 
 
 def generate_keypair(directory: str, name: str, passphrase: bytes | None, comment: str = "") -> PublicKey:
@@ -137,14 +177,16 @@ def generate_keypair(directory: str, name: str, passphrase: bytes | None, commen
     from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - cold path only
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
+    from plugsec_signing import keyfile  # noqa: PLC0415
+
     key = Ed25519PrivateKey.generate()
     protection = forms.BestAvailableEncryption(passphrase) if passphrase else forms.NoEncryption()
     private = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.OpenSSH, protection)
     public = _public_of(key)._replace(comment=comment)
     path = os.path.join(directory, name)
-    _create(path, private, 0o600)
+    keyfile.create(path, private, 0o600)
     try:
-        _create(path + ".pub", (public_line(public) + "\n").encode(), 0o644)
+        keyfile.create(path + ".pub", (public_line(public) + "\n").encode(), 0o644)
     except KeyFileError:
         os.unlink(path)  # half a pair is of no use and would block the next attempt
         raise
@@ -159,60 +201,18 @@ def _refused_algorithm(algorithm: str) -> KeyRefused:
     return KeyRefused(reason, _USE_ED25519, id="PLG-KEY-003")
 
 
-def _read_private(path: str) -> bytes:
-    try:
-        # O_NONBLOCK: opening a FIFO must not wait for a writer.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError) as err:
-        raise KeyFileUnreadable(f"the key {excerpt(path)} cannot be opened: {err}") from err
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_KEY_FILE_BYTES:
-            raise KeyFileError(f"{excerpt(path)} is not a private key file", id="PLG-KEY-007")
-        if status.st_mode & 0o077:
-            raise KeyFileError(
-                f"the key {excerpt(path)} has mode {stat.S_IMODE(status.st_mode):04o}: others may read it",
-                f"chmod 600 {path}",
-                id="PLG-KEY-004",
-            )
-        return os.read(fd, MAX_KEY_FILE_BYTES)
-    except OSError as err:
-        raise KeyFileError(f"the key {excerpt(path)} cannot be read: {err}", id="PLG-KEY-007") from err
-    finally:
-        os.close(fd)
-
-
-def _decode_private(data: bytes, passphrase: bytes | None) -> "Ed25519PrivateKey":
-    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - cold path only
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
-
-    openssh = b"BEGIN OPENSSH PRIVATE KEY" in data
-    key = (forms.load_ssh_private_key if openssh else forms.load_pem_private_key)(data, passphrase)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyRefused("the private key is not an Ed25519 key", _USE_ED25519, id="PLG-KEY-003")
-    return key
-
-
 def _public_of(key: "Ed25519PrivateKey") -> PublicKey:
     raw = key.public_key().public_bytes_raw()
     return parse_blob(wire.string(ed25519.NAME.encode()) + wire.string(raw))
 
 
-def _create(path: str, content: bytes, mode: int) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    except FileExistsError as err:
-        raise KeyFileError(
-            f"{excerpt(path)} exists and is not overwritten", "choose another name", id="PLG-KEY-006"
-        ) from err
-    except (OSError, ValueError) as err:
-        raise KeyFileError(f"{excerpt(path)} cannot be created: {err}", id="PLG-KEY-006") from err
-    try:
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)  # the umask must neither widen nor narrow what ssh expects
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-    except OSError as err:
-        os.unlink(path)
-        raise KeyFileError(f"{excerpt(path)} cannot be written: {err}", id="PLG-KEY-006") from err
+def _ecdsa_signer(key: "EllipticCurvePrivateKey") -> PrivateKey:
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - cold path only
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA  # noqa: PLC0415
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
+
+    from plugsec_signing import ecdsa_p256  # noqa: PLC0415
+
+    line = key.public_key().public_bytes(forms.Encoding.OpenSSH, forms.PublicFormat.OpenSSH)
+    public = parse_public_key(line.decode("ascii"))
+    return PrivateKey(public, lambda data: ecdsa_p256.from_bare(key.sign(data, ECDSA(SHA256()))))

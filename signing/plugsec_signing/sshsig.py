@@ -3,20 +3,20 @@
 One signature has one spelling here: the armour must equal its own re-encoding, the reserved field must
 be empty, nothing may follow. Stock `ssh-keygen` accepts several spellings, so its verdict is the weaker.
 
-Source: PROTOCOL.sshsig of OpenSSH; algorithm names from RFC 8709.
+Source: PROTOCOL.sshsig of OpenSSH.
 """
 
 import base64
 import binascii
 import hashlib
 
-from plugsec_signing import ed25519, keys, wire
+from plugsec_signing import keys, wire
 from plugsec_signing.errors import SignatureRefused, excerpt
 from plugsec_signing.record import NamedTuple
 
 NAMESPACE_MANIFEST = "plugsec-manifest@v1"
 NAMESPACE_RECEIPT = "plugsec-receipt@v1"
-MAX_ARMOUR_BYTES = 16 * 1024  # an Ed25519 signature has 300 bytes, a FIDO one 700
+MAX_ARMOUR_BYTES = 16 * 1024  # an Ed25519 signature has 300 bytes, an ECDSA or FIDO one up to 800
 
 _MAGIC = b"SSHSIG"
 _VERSION = (1).to_bytes(4, "big")
@@ -27,7 +27,7 @@ _LINE_CHARS = 70  # sshbuf_dtob64() with wrapping
 
 
 class SshSignature(NamedTuple):
-    """A well-formed signature, not verified yet: `signature` is what the key's algorithm produced."""
+    """A well-formed signature, not verified yet: `signature` is in the form of the key's algorithm."""
 
     key: keys.PublicKey
     namespace: str
@@ -36,13 +36,32 @@ class SshSignature(NamedTuple):
 
 def sign(private: keys.PrivateKey, message: bytes, namespace: str) -> bytes:
     """Return the armoured signature; for Ed25519 byte for byte what `ssh-keygen -Y sign` writes."""
-    raw = private.sign(_signed_data(message, namespace))
-    return encode(SshSignature(private.public, namespace, raw))
+    made = private.sign(signed_data(message, namespace))
+    return encode(SshSignature(private.public, namespace, made))
+
+
+def from_bare(key: keys.PublicKey, bare: bytes, namespace: str) -> bytes:
+    """Return the armour around what a signer that knows nothing of SSH made of `signed_data`.
+
+    Not verified. Raises SignatureRefused (exit 3) where the key's algorithm has no such form.
+    """
+    return encode(SshSignature(key, namespace, keys.algorithm_named(key.algorithm).from_bare(bare)))
+
+
+def one_spelling(armoured: bytes) -> bytes:
+    """Return the armour of the same signature that verifies here, for one that others made.
+
+    Only ECDSA has two (see `ecdsa_p256`). Raises SignatureRefused or KeyRefused (exit 3).
+    """
+    signature = parse(armoured)
+    one = keys.algorithm_named(signature.key.algorithm).one_spelling(signature.signature)
+    return encode(signature._replace(signature=one))
 
 
 def encode(signature: SshSignature) -> bytes:
     """Return the only armour that a signature has."""
-    inner = wire.string(signature.key.algorithm.encode()) + wire.string(signature.signature)
+    algorithm = keys.algorithm_named(signature.key.algorithm)
+    inner = wire.string(algorithm.NAME.encode()) + algorithm.pack(signature.signature)
     blob = (
         _MAGIC
         + _VERSION
@@ -89,11 +108,14 @@ def verify(signature: SshSignature, message: bytes, namespace: str) -> keys.Publ
             f"sign with `plugsec sign`, or `ssh-keygen -Y sign -n {namespace}`",
             id="PLG-SIG-004",
         )
-    ed25519.verify(signature.key.raw, signature.signature, _signed_data(message, namespace))
-    return signature.key
+    key = signature.key
+    algorithm = keys.algorithm_named(key.algorithm)
+    algorithm.verify_blob(key.blob, signature.signature, signed_data(message, namespace))
+    return key
 
 
-def _signed_data(message: bytes, namespace: str) -> bytes:
+def signed_data(message: bytes, namespace: str) -> bytes:
+    """Return what the key's algorithm signs for a message: the same bytes for every key."""
     digest = hashlib.sha512(message).digest()
     return b"".join(
         (_MAGIC, wire.string(namespace.encode()), wire.string(b""), wire.string(_HASH), wire.string(digest))
@@ -112,12 +134,13 @@ def _from_parts(
             "sign again with -O hashalg=sha512",
             id="PLG-SIG-003",
         )
-    parts = wire.strings(inner, 2)
-    if parts is None:
-        raise SignatureRefused("a signature's inner fields do not fill it exactly", id="PLG-SIG-001")
-    if parts[0] != key.algorithm.encode():
+    kind, fields = wire.first(inner)
+    if kind != key.algorithm.encode():
         raise SignatureRefused(
-            f"a signature by an {key.algorithm} key claims to be {excerpt(parts[0])}", id="PLG-SIG-003"
+            f"a signature by an {key.algorithm} key claims to be {excerpt(kind)}", id="PLG-SIG-003"
         )
+    made = keys.algorithm_named(key.algorithm).unpack(fields)
+    if made is None:
+        raise SignatureRefused("a signature's inner fields do not fill it exactly", id="PLG-SIG-001")
     # A namespace that is not ASCII cannot be one of ours; `verify` then names it.
-    return SshSignature(key, namespace.decode("utf-8", "backslashreplace"), parts[1])
+    return SshSignature(key, namespace.decode("utf-8", "backslashreplace"), made)

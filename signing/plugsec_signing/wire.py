@@ -6,6 +6,16 @@ def string(data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
+def first(blob: bytes) -> tuple[bytes, bytes]:
+    """Return the first string of a blob and what follows it.
+
+    A string that ends early is returned as far as it goes, with nothing after it: for deciding what a
+    blob claims to be. Whether it is well-formed, `strings` says.
+    """
+    at = 4 + int.from_bytes(blob[:4], "big")
+    return blob[4:at], blob[at:]
+
+
 def strings(blob: bytes, count: int) -> list[bytes] | None:
     """Split a blob into exactly `count` SSH strings with nothing left over; None if it is not that.
 

@@ -26,6 +26,13 @@ def signer(seed: int) -> keys.PrivateKey:
 
 ACME, REVIEW, STRANGER = signer(1), signer(2), signer(3)
 
+# The generator of P-256 (SEC 2 §2.4.2): the public key of the secret 1.
+P256_POINT = bytes.fromhex(
+    "04"
+    "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+    "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+)
+
 
 def manifest_value(contents=FILES, /, **fields):
     """A manifest as plain data; `fields` replace or add, None removes."""

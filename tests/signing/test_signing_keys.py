@@ -34,8 +34,14 @@ BAD_LINES = {
     f"ssh-ed25519 {IDENTITY}": "PLG-KEY-002",
     f"ssh-rsa {ENCODED}": "PLG-KEY-003",
     f"ssh-dss {ENCODED}": "PLG-KEY-003",
-    f"ecdsa-sha2-nistp256 {ENCODED}": "PLG-KEY-003",
-    f"sk-ssh-ed25519@openssh.com {ENCODED}": "PLG-KEY-003",
+    f"ecdsa-sha2-nistp256 {ENCODED}": "PLG-KEY-001",
+    f"sk-ssh-ed25519@openssh.com {ENCODED}": "PLG-KEY-001",
+    f"ecdsa-sha2-nistp384 {ENCODED}": "PLG-KEY-003",
+    f"ecdsa-sha2-nistp521 {ENCODED}": "PLG-KEY-003",
+    f"sk-ecdsa-sha2-nistp256@openssh.com {ENCODED}": "PLG-KEY-003",
+    f"sk-ssh-ed25519-cert-v01@openssh.com {ENCODED}": "PLG-KEY-003",
+    f"ecdsa-sha2-nistp256-cert-v01@openssh.com {ENCODED}": "PLG-KEY-003",
+    f"ssh-ed448 {ENCODED}": "PLG-KEY-003",
     f"ssh-ed25519-cert-v01@openssh.com {ENCODED}": "PLG-KEY-003",
     f"cert-authority {LINE}": "PLG-KEY-003",
     f'command="/bin/sh" {LINE}': "PLG-KEY-003",
@@ -167,7 +173,7 @@ def test_a_passphrase_is_only_asked_for_where_it_is_needed(tmp_path):
 def test_private_keys_of_other_kinds_are_refused(tmp_path):
     for name, key in (
         ("rsa", rsa.generate_private_key(65537, 2048)),
-        ("ecdsa", ec.generate_private_key(ec.SECP256R1())),
+        ("ecdsa", ec.generate_private_key(ec.SECP384R1())),
     ):
         data = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.OpenSSH, forms.NoEncryption())
         with pytest.raises(KeyRefused) as caught:

@@ -42,7 +42,7 @@ def blob(**fields: bytes) -> bytes:
 
 s = wire.string
 RSA_KEY = s(s(b"ssh-rsa") + s(b"\1\0\1") + s(b"\0" + b"\xff" * 256))
-P256_KEY = s(s(b"ecdsa-sha2-nistp256") + s(b"nistp256") + s(b"\4" + bytes(64)))
+P256_KEY = s(s(b"ecdsa-sha2-nistp256") + s(b"nistp256") + s(kit.P256_POINT))
 SK_KEY = s(s(b"sk-ssh-ed25519@openssh.com") + s(KEY.raw) + s(b"ssh:"))
 CERTIFICATE = s(s(b"ssh-ed25519-cert-v01@openssh.com") + s(bytes(32)) + s(KEY.raw))
 IDENTITY = (1).to_bytes(32, "little")
@@ -84,8 +84,8 @@ MALFORMED = {
         "PLG-SIG-003",
     ),
     "RSA key": (armoured(blob(key=RSA_KEY)), "PLG-KEY-003"),
-    "ECDSA key": (armoured(blob(key=P256_KEY)), "PLG-KEY-003"),
-    "FIDO key": (armoured(blob(key=SK_KEY)), "PLG-KEY-003"),
+    "Ed25519 signature by an ECDSA key": (armoured(blob(key=P256_KEY)), "PLG-SIG-003"),
+    "Ed25519 signature by a FIDO key": (armoured(blob(key=SK_KEY)), "PLG-SIG-003"),
     "certificate": (armoured(blob(key=CERTIFICATE)), "PLG-KEY-003"),
     "key with rest": (armoured(blob(key=s(KEY.blob + b"x"))), "PLG-KEY-001"),
     "31-byte key": (armoured(blob(key=s(s(b"ssh-ed25519") + s(KEY.raw[:31])))), "PLG-KEY-001"),
