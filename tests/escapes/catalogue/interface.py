@@ -26,7 +26,7 @@ _SAID_CHARS = 300  # of what an attack ended with instead
 class Attack(NamedTuple):
     """`ending` is how it has to end, `seen` is where that is observed, `layers` stop it, the first one first.
 
-    Without layers no jail is needed: a check of plugsec's own refuses it.
+    Without layers it is a check of plugsec's own that stops it, in the supervisor.
     """
 
     name: str
@@ -37,19 +37,24 @@ class Attack(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """Where a batch plays: a home with a trusted publisher, scratch space, and the host's active layers."""
+    """Where a batch plays: a home with a trusted publisher, scratch space, and the host's active layers.
+
+    `missing` are those that builtin:strict requires and the host lacks: nothing is started there.
+    """
 
     home: Home
     directory: Path
     layers: frozenset[str]
+    missing: tuple[str, ...] = ()
 
 
 class Batch(NamedTuple):
-    """`play` tries all attacks and returns each one's ending by its name."""
+    """`play` tries all attacks and returns each one's ending by its name; `jailed`: it starts plugins."""
 
     name: str
     attacks: tuple[Attack, ...]
     play: Callable[[Scene], Mapping[str, str]]
+    jailed: bool = True
 
 
 class Verdict(NamedTuple):
@@ -75,6 +80,8 @@ def started(outcome: Outcome) -> Outcome:
 
 def judge(batch: Batch, scene: Scene) -> list[Verdict]:
     """Play a batch and compare; whatever goes wrong in it is an escape of all its attacks."""
+    if batch.jailed and scene.missing:
+        return [Verdict(attack, SKIPPED, scene.missing[0]) for attack in batch.attacks]
     lacking = {attack.name: skip for attack in batch.attacks if (skip := lacks(attack, scene.layers))}
     if len(lacking) == len(batch.attacks):
         return [Verdict(attack, SKIPPED, lacking[attack.name]) for attack in batch.attacks]
