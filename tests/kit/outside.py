@@ -196,7 +196,11 @@ def host_mounts() -> int:
 
 def cgroup_directories() -> set[str]:
     """Every cgroup directory of plugsec's on this host."""
-    return {str(path) for path in Path("/sys/fs/cgroup").glob("**/plugsec-*")}
+    # Other runs come and go meanwhile, which os.walk does not mind.
+    walked = os.walk("/sys/fs/cgroup")
+    return {
+        os.path.join(at, name) for at, names, _ in walked for name in names if name.startswith("plugsec-")
+    }
 
 
 def command_line(*arguments: str) -> list[str]:

@@ -46,13 +46,11 @@ def refuse(error: Refusal, *, as_json: bool = False) -> NoReturn:
     from plugsec.exchange.display import escape  # noqa: PLC0415
 
     if as_json:
-        emit_json(
-            {
-                "outcome": "refused",
-                "code": error.code,
-                "error": {"id": error.id, "message": error.message, "hint": error.hint},
-            }
-        )
+        problem = {"id": error.id, "message": error.message, "hint": error.hint}
+        try:
+            emit_json({"outcome": "refused", "code": error.code, "error": problem})
+        except BrokenPipeError:  # the reader left; the exit code still says it
+            pass
     else:
         say(f"plugsec: {escape(error.message)} [{error.id}]")
         if error.hint:

@@ -84,6 +84,10 @@ def execute(values: dict[str, Any], start: "Callable[[], Spawned] | None" = None
             _write_whole(values["receipt"], outcome.receipt)
     except REFUSALS as error:
         refuse(error, as_json=values["json"])
+    except OSError as error:  # of the run itself; taken for a stream's, it would end with exit 0 and no word
+        from plugsec.cli.defect import report  # noqa: PLC0415
+
+        report(error)
     try:
         _report(outcome, as_json=values["json"], quiet=values["quiet"])
     except BrokenPipeError:  # the reader left; the run is recorded all the same
