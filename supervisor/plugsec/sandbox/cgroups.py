@@ -26,7 +26,11 @@ class CgroupUnavailable(Exception):
 
 
 class Usage(NamedTuple):
-    """What the kernel counted. None: this host does not say."""
+    """What the kernel counted. None: this host does not say.
+
+    Kernels that keep no peak (of memory before 5.19, of processes before 6.11) give the figure of the
+    moment instead; whoever looks repeatedly makes a peak of it.
+    """
 
     memory_peak_bytes: int | None
     processes_peak: int | None
@@ -68,8 +72,8 @@ class RunCgroup:
         if self.version == 2:
             events = self._pairs("memory.events")
             return Usage(
-                self._number("memory.peak"),
-                self._number("pids.peak"),
+                self._first(("memory.peak", "memory.current")),
+                self._first(("pids.peak", "pids.current")),
                 _thousandth(self._pairs("cpu.stat").get("usage_usec")),
                 events.get("oom_kill", 0),
                 self._pairs("pids.events").get("max", 0),
@@ -77,7 +81,7 @@ class RunCgroup:
         oom = self._pairs("memory.oom_control")
         return Usage(
             self._number("memory.max_usage_in_bytes"),
-            None,
+            self._first(("pids.peak", "pids.current"), 1),
             _thousandth(_thousandth(self._number("cpuacct.usage", 2))),
             oom.get("oom_kill", 0),
             self._pairs("pids.events", directory=1).get("max", 0),
@@ -118,6 +122,11 @@ class RunCgroup:
             return None
         text = self._read(name, directory).strip()
         return int(text) if text.isdigit() else None
+
+    def _first(self, names: tuple[str, ...], directory: int = 0) -> int | None:
+        """The first of these numbers that this kernel has."""
+        found = (self._number(name, directory) for name in names)
+        return next((number for number in found if number is not None), None)
 
     def _pairs(self, name: str, directory: int = 0) -> dict[str, int]:
         pairs = {}
