@@ -8,9 +8,9 @@ import pytest
 # The catalogue takes containers and logs from the rooms that make them.
 sys.path += [str(Path(__file__).parent.parent / room) for room in ("signing", "audit")]
 
-from catalogue import host  # noqa: E402
+from catalogue import host
 
-from kit.home import Home  # noqa: E402
+from kit.home import Home
 
 _LAYERS = pytest.StashKey[host.Layers]()
 
