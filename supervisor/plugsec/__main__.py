@@ -1,10 +1,12 @@
 """Starts the command line: the hot path for a well-formed `run`, Typer for everything else."""
 
 import errno
+import gc
 import os
 import sys
 
 _NOT_DELIVERED = 2
+_GC_THRESHOLD = 50_000  # loading the modules makes some 20,000 objects, none of them garbage
 _STREAM_ERRORS = frozenset({errno.ENOSPC, errno.EIO, errno.EPIPE})  # of write(2) on a stream, without a path
 
 
@@ -77,6 +79,7 @@ def _run_fast(tokens: list[str]) -> None:
     values = fast.read(tokens)
     if values is None:
         return
+    gc.set_threshold(_GC_THRESHOLD)
     from plugsec.sandbox import spawn  # noqa: PLC0415
 
     # Its failure is reported later, by whoever needs it: the words for it are not loaded yet.

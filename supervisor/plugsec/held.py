@@ -1,19 +1,21 @@
 """What a run holds while it lasts, taken in order and given back whatever happens.
 
-The audit log, a registered run file, boot, a cgroup and an identity: processes end first, then
+Boot, a registered run file, a cgroup, an identity and the audit log: processes end first, then
 descriptors, cgroups and files go. A run that a crash left behind is cleaned up by the next one's start.
 """
 
 import os
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from plugsec import places
-from plugsec.audit.log import AuditLog, Evidence
 from plugsec.errors import HostUnsupported, Refusal
 from plugsec.sandbox import cgroups, identity, launch, layers
 from plugsec.sandbox.spec import SandboxSpec
 from plugsec.supervision import runs
+
+if TYPE_CHECKING:
+    from plugsec.audit.log import AuditLog, Evidence
 
 
 class Held:
@@ -22,7 +24,7 @@ class Held:
     def __init__(self, where: places.Places, run_id: str, boot: launch.Boot | None) -> None:
         self._where, self._run_id = where, run_id
         self._boot = boot
-        self._log: AuditLog | None = None
+        self._log: AuditLog | None = None  # opened by `open_log`
         self._file: runs.RunFile | None = None
         self._identity: identity.Identity | None = None
         self._cgroup_missing = ""
@@ -32,18 +34,6 @@ class Held:
         self.cgroup: cgroups.RunCgroup | None = None
 
     @property
-    def log(self) -> AuditLog:
-        """The open audit log; nothing starts without one."""
-        if self._log is None:
-            raise RuntimeError("the audit log is not open")
-        return self._log
-
-    @property
-    def has_log(self) -> bool:
-        """Whether there is a log to record an ending in."""
-        return self._log is not None
-
-    @property
     def boot(self) -> launch.Boot:
         """The waiting or entered jail."""
         if self._boot is None:
@@ -51,14 +41,9 @@ class Held:
         return self._boot
 
     def take(self) -> None:
-        """Start boot, open the log, sweep after the dead, register, and let boot join its cgroup meanwhile.
-
-        Raises AuditError, StateUnusable or HostUnsupported.
-        """
+        """Start boot, register, and let boot join its cgroup. Raises StateUnusable or HostUnsupported."""
         places.prepare_state(self._where.state)
         self._boot = self._boot or launch.spawn()
-        self._log = AuditLog.open(self._where.audit)
-        self._sweep(self._log)
         try:
             self._file = runs.begin(self._where.state, self._run_id)
         except OSError as error:
@@ -68,8 +53,19 @@ class Held:
             self._boot.join(self.cgroup.open_procs())
         except cgroups.CgroupUnavailable as error:
             self._cgroup_missing = str(error)
+        except launch.EnterFailed as error:
+            raise _entering_failed(error) from error
         except OSError as error:
-            raise HostUnsupported(f"boot could not join its cgroup: {error.strerror}") from error
+            layers.require("cgroup", f"{error.filename}: {error.strerror}", ())
+
+    def open_log(self) -> "AuditLog":
+        """Open the log, once, and sweep after the dead; nothing starts without it. Raises AuditError."""
+        if self._log is None:
+            from plugsec.audit.log import AuditLog  # noqa: PLC0415 - while boot is busy entering
+
+            self._log = AuditLog.open(self._where.audit)
+            self._sweep(self._log)
+        return self._log
 
     def limit(self, *, memory_bytes: int, processes: int, tolerated: Iterable[str]) -> None:
         """Set the cgroup's limits, or accept that there is none; raises HostUnsupported."""
@@ -118,6 +114,11 @@ class Held:
         except OSError as error:
             self._unregistered(error)
 
+    def end(self) -> None:
+        """Kill whatever runs; the rest stays until `release`."""
+        if self._boot is not None:
+            self._boot.end()
+
     def release(self) -> None:
         """Give everything back: processes first."""
         if self._boot is not None:
@@ -147,7 +148,7 @@ class Held:
         self._directories = directories
         self.note(started=False, bundle_id=None, plugin=None)
 
-    def _sweep(self, log: AuditLog) -> None:
+    def _sweep(self, log: "AuditLog") -> None:
         def record(dead: runs.DeadRun) -> None:
             from plugsec.supervision.recorded import lacks_an_end  # noqa: PLC0415 - only after a kill
 

@@ -4,10 +4,9 @@ An adapter decides nothing about permissions; it says what its kind of plugin ne
 at all (the interpreter's library, the program's loader). The grant adds the rest.
 """
 
-from typing import Protocol
-
 from plugsec_plugins.manifest import Manifest
 from plugsec_plugins.runtimes.plan import LaunchPlan
+from plugsec_signing.record import Protocol
 
 
 class ReadPayload(Protocol):
