@@ -2,7 +2,8 @@
 
     1. verify    the bundle against the trust store: a `VerifiedBundle`, its payload sealed in memory
     2. decide    permissions ∩ policies ∩ host ∩ command line: a `Grant`
-    3. launch    boot, already started and waiting, enters every layer with exactly that grant
+    3. launch    boot, already started and waiting, enters every layer with exactly that grant; meanwhile the
+                 audit log is opened and takes the evidence
     4. converse  `run.start` is durable, then the call is made and watched to its end
     5. record    what came of it, durable, and the receipt
 
@@ -31,7 +32,6 @@ from plugsec.errors import (
 from plugsec.exchange import inputs as exchange_inputs
 from plugsec.held import Held
 from plugsec.outcome import Limit, Outcome, OutputFile, Problem, Usage, word
-from plugsec.recording import Recorder, digest
 from plugsec.sandbox import build, launch, layers
 from plugsec.sandbox.spec import OWN_PROCESSES, File
 from plugsec.supervision.interruption import Interruption
@@ -46,6 +46,7 @@ from plugsec_signing.trust import load_trust, parse_trust_toml
 from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle, verify_bundle, verify_unsafe_unsigned
 
 if TYPE_CHECKING:
+    from plugsec.recording import Recorder
     from plugsec.supervision.attribution import Ended
     from plugsec.supervision.loop import Facts
 
@@ -136,8 +137,7 @@ class _Run:
         """Do every step; turn whatever ends it into an outcome."""
         try:
             self._held.take()
-            self._recorder = Recorder(self._held.log, self._id, self._known)
-            return self._outcome(0, result=self._steps(self._recorder))
+            return self._outcome(0, result=self._steps())
         except REFUSALS as error:
             problem = self._recorded(error)
             about_input = isinstance(problem, InputMalformed | ExchangeError)
@@ -155,20 +155,19 @@ class _Run:
                 self._bundle.close()
             self._held.release()
 
-    def _steps(self, recorder: Recorder) -> Any:  # noqa: ANN401
-        self._bundle = self._verify(recorder)  # 1
+    def _steps(self) -> Any:  # noqa: ANN401
+        self._bundle = self._verify()  # 1
         decided = self._decide(self._bundle)  # 2
-        plan, built = self._launch(decided)  # 3
+        plan, built, recorder = self._launch(decided)  # 3
         facts = self._converse(recorder, decided, plan, built)  # 4
         return self._conclude(recorder, decided, facts)  # 5
 
     # 1. verify -------------------------------------------------------------------------------------------
 
-    def _verify(self, recorder: Recorder) -> VerifiedBundle | UnsafeUnsignedBundle:
+    def _verify(self) -> VerifiedBundle | UnsafeUnsignedBundle:
         call = self._call
         bundle: VerifiedBundle | UnsafeUnsignedBundle
         if call.unsafe_unsigned:
-            recorder.override("unsafe-unsigned", call.bundle)
             bundle = verify_unsafe_unsigned(call.bundle, keep_payload=True)
         else:
             parse = cache.by_text(os.path.join(self._where.cache, "parsed"), "trust", parse_trust_toml)
@@ -178,7 +177,6 @@ class _Run:
         if isinstance(bundle, UnsafeUnsignedBundle):
             warnings = ("nobody vouches for this bundle (--unsafe-unsigned); that is recorded", *warnings)
         self._known.update(bundle_id=bundle.bundle_id, plugin=bundle.envelope.name, warnings=warnings)
-        recorder.verified(bundle)
         return bundle
 
     # 2. decide -------------------------------------------------------------------------------------------
@@ -248,7 +246,7 @@ class _Run:
 
     # 3. launch -------------------------------------------------------------------------------------------
 
-    def _launch(self, decided: _Decided) -> tuple[LaunchPlan, build.Built]:
+    def _launch(self, decided: _Decided) -> "tuple[LaunchPlan, build.Built, Recorder]":
         held, grant, payload = self._held, decided.grant, decided.bundle.payload
         if payload is None or decided.bundle.bundle_id != grant.bundle_id:
             raise RuntimeError("a grant for another bundle")
@@ -270,7 +268,9 @@ class _Run:
             tolerated=build.tolerated(grant),
         )
         held.begin(built.spec, payload.fd, tuple(file.fd for file in self._files))
-        _load_supervision()  # some 10 ms that boot needs for itself
+        # Boot needs some milliseconds for its layers: whatever the plugin's start needs of us is done now.
+        recorder = self._recording()
+        _load_supervision()
         held.follow()
         found = {
             "cgroup": held.cgroup,
@@ -280,14 +280,27 @@ class _Run:
         missing = {name for name, there in found.items() if not there}
         self._known["layers_degraded"] = tuple(name for name in layers.NAMES if name in missing)
         self._known["layers_active"] = tuple(name for name in layers.NAMES if name not in missing)
-        return plan, built
+        return plan, built, recorder
+
+    def _recording(self) -> "Recorder":
+        """Open the log, once, and write what is known: the bypass that was asked for, the evidence."""
+        if self._recorder is None:
+            from plugsec.recording import Recorder  # noqa: PLC0415 - see _launch
+
+            self._recorder = recorder = Recorder(self._held.open_log(), self._id, self._known)
+            if self._call.unsafe_unsigned:
+                recorder.override("unsafe-unsigned", self._call.bundle)
+            if self._bundle is not None:
+                recorder.verified(self._bundle)
+        return self._recorder
 
     # 4. converse -----------------------------------------------------------------------------------------
 
     def _converse(
-        self, recorder: Recorder, decided: _Decided, plan: LaunchPlan, built: build.Built
+        self, recorder: "Recorder", decided: _Decided, plan: LaunchPlan, built: build.Built
     ) -> "Facts":
-        from plugsec.sandbox.seccomp.tables import call_names  # noqa: PLC0415 - see _load_supervision
+        from plugsec.recording import digest  # noqa: PLC0415 - see _launch
+        from plugsec.sandbox.seccomp.tables import call_names  # noqa: PLC0415
         from plugsec.supervision.dialects import Oneshot, Rpc  # noqa: PLC0415
         from plugsec.supervision.loop import Supervision, Watch  # noqa: PLC0415
         from plugsec.supervision.monitor import Monitor  # noqa: PLC0415
@@ -330,9 +343,10 @@ class _Run:
 
     # 5. record -------------------------------------------------------------------------------------------
 
-    def _conclude(self, recorder: Recorder, decided: _Decided, facts: "Facts") -> Any:  # noqa: ANN401
+    def _conclude(self, recorder: "Recorder", decided: _Decided, facts: "Facts") -> Any:  # noqa: ANN401
         """Judge the facts, check the result, collect the files; raises what the run ended with."""
-        from plugsec.supervision import attribution  # noqa: PLC0415 - see _load_supervision
+        from plugsec.recording import digest  # noqa: PLC0415 - see _launch
+        from plugsec.supervision import attribution  # noqa: PLC0415
 
         limits = decided.grant.limits
         self._known.update(
@@ -389,7 +403,7 @@ class _Run:
         )
         self._known["outputs"] = tuple(OutputFile(f.path, f.size, f.sha256) for f in collected)
 
-    def _sign(self, recorder: Recorder, detail: Mapping[str, Any]) -> None:
+    def _sign(self, recorder: "Recorder", detail: Mapping[str, Any]) -> None:
         if self._call.receipt:
             self._known["receipt"] = recorder.receipt(detail)
 
@@ -397,17 +411,15 @@ class _Run:
 
     def _recorded(self, error: Refusal) -> Refusal:
         """Record a refusal or a bad end; an audit log that cannot take it is the graver problem."""
-        recorder = self._recorder
-        if recorder is None:
-            return error
-        self._held.boot.end()  # nothing of the plugin lives on while we write
+        self._held.end()  # nothing of the plugin lives on while we write
         try:
+            recorder = self._recording()
             if self._started:
                 self._sign(recorder, recorder.failed(error))
             else:
                 recorder.refused(error, self._call.bundle)
         except REFUSALS as graver:
-            return graver
+            return error if error.code == graver.code else graver
         return error
 
     def _outcome(
@@ -434,7 +446,7 @@ _SCHEMA_BYTES_MAX = 1024 * 1024
 
 
 def _load_supervision() -> None:
-    """Import what watches a run while boot is busy entering: the two together take as long as the longer."""
+    """Import what watches a run; see _launch."""
     from plugsec.sandbox.seccomp import tables  # noqa: F401, PLC0415
     from plugsec.supervision import attribution, dialects, listener, loop, monitor  # noqa: F401, PLC0415
 
