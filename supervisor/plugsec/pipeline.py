@@ -42,7 +42,7 @@ from plugsec_policies.decision import Grant, HostSupport, Narrowing, Request, de
 from plugsec_policies.limits import parse_limits
 from plugsec_policies.policy import BUILTIN_PREFIX, Policy, load_policy
 from plugsec_signing.record import NamedTuple
-from plugsec_signing.trust import load_trust, parse_trust_toml
+from plugsec_signing.trust import TrustStore, load_trust, parse_trust_toml
 from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle, verify_bundle, verify_unsafe_unsigned
 
 if TYPE_CHECKING:
@@ -167,17 +167,31 @@ class _Run:
     def _verify(self) -> VerifiedBundle | UnsafeUnsignedBundle:
         call = self._call
         bundle: VerifiedBundle | UnsafeUnsignedBundle
-        if call.unsafe_unsigned:
+        installed = _names_installed(call.bundle)
+        if call.unsafe_unsigned and not installed:
             bundle = verify_unsafe_unsigned(call.bundle, keep_payload=True)
         else:
             parse = cache.by_text(os.path.join(self._where.cache, "parsed"), "trust", parse_trust_toml)
             trust = load_trust(self._where.trust, parse=parse)
-            bundle = verify_bundle(call.bundle, trust, int(time.time()), keep_payload=True)
+            if installed:
+                bundle = self._verify_installed(trust)
+            else:
+                bundle = verify_bundle(call.bundle, trust, int(time.time()), keep_payload=True)
         warnings = bundle.warnings
         if isinstance(bundle, UnsafeUnsignedBundle):
             warnings = ("nobody vouches for this bundle (--unsafe-unsigned); that is recorded", *warnings)
         self._known.update(bundle_id=bundle.bundle_id, plugin=bundle.envelope.name, warnings=warnings)
         return bundle
+
+    def _verify_installed(self, trust: TrustStore) -> VerifiedBundle:
+        """The same evidence from the store: `publisher/name[@version]`."""
+        from plugsec_signing.store.names import parse_name  # noqa: PLC0415 - only for installed plugins
+        from plugsec_signing.store.stored import verify_stored  # noqa: PLC0415
+
+        if self._call.unsafe_unsigned:
+            raise UsageError("--unsafe-unsigned is for bundle files; what is installed was verified")
+        store = os.path.join(self._where.data, places.STORE)
+        return verify_stored(store, parse_name(self._call.bundle), trust, int(time.time()))
 
     # 2. decide -------------------------------------------------------------------------------------------
 
@@ -239,10 +253,7 @@ class _Run:
         payload = self._bundle.payload if self._bundle is not None else None
         if payload is None:
             raise RuntimeError("the payload was not kept")
-        for entry in payload.entries:
-            if entry.path == path:
-                return os.pread(payload.fd, min(entry.size, limit), entry.offset)
-        return b""  # the manifest parser has checked that what it names exists
+        return payload.read(path, limit)  # the manifest parser has checked that what it names exists
 
     # 3. launch -------------------------------------------------------------------------------------------
 
@@ -256,7 +267,7 @@ class _Run:
         built = build.build(
             grant,
             plan,
-            tuple(File(*entry) for entry in payload.entries),
+            () if payload.bound else tuple(File(*entry) for entry in payload.entries),
             {file.name: file.size for file in self._files},
             cgroup=held.cgroup is not None,
             own_directories=tuple(self._where),
@@ -449,6 +460,15 @@ def _load_supervision() -> None:
     """Import what watches a run; see _launch."""
     from plugsec.sandbox.seccomp import tables  # noqa: F401, PLC0415
     from plugsec.supervision import attribution, dialects, listener, loop, monitor  # noqa: F401, PLC0415
+
+
+def _names_installed(bundle: str) -> bool:
+    """Whether the word means the store: by its form alone, never by what lies in the working directory."""
+    if bundle.count("/") != 1 or bundle.startswith((".", "/")) or bundle.endswith((".plug", ".plug.zst")):
+        return False
+    from plugsec_signing.store.names import is_stored_name  # noqa: PLC0415 - most bundles are files
+
+    return is_stored_name(bundle)
 
 
 def _choose_method(manifest: Manifest, wanted: str | None) -> str:

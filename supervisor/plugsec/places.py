@@ -12,6 +12,7 @@ from plugsec.errors import PlugsecError, UsageError
 from plugsec_signing.record import NamedTuple
 
 STATE_FORMAT = 1
+STORE = "store"  # below `data`: installed bundles
 _FORMAT_FILE = "format"
 _FORMAT_BYTES_MAX = 16
 

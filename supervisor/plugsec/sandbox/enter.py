@@ -98,11 +98,17 @@ def _main(sock: _socket.socket) -> None:
     payload_fd, input_fds = descriptors[0], list(descriptors[1:])
     at("cgroup", "oom_score_adj")
     _write("/proc/self/oom_score_adj", _OOM_SCORE)
+    if not spec.files:
+        at("mount-namespace", "stand in the payload")
+        os.fchdir(payload_fd)
     unshare_and_map(sock)
     at("mount-namespace", "make / private")
     mounts.make_private()
     at("mount-namespace", "open sources")
     trees = mounts.open_sources(spec.binds)
+    if not spec.files:
+        os.close(payload_fd)
+        payload_fd = mounts.open_payload()
     become_jail_user(setgroups=spec.setgroups)
     if os.getppid() != supervisor:
         os._exit(_BOOT_FAILED)

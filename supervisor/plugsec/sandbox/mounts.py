@@ -49,6 +49,19 @@ def open_sources(binds: tuple[Bind, ...]) -> list[int]:
     return trees
 
 
+def open_payload() -> int:
+    """A detached copy of the installed directory in which boot stands since before it had its own mounts.
+
+    It was changed into by descriptor, so that no path leads there that could be swapped; unshare(2) moves
+    a working directory into the new mount namespace, as it does not move an open descriptor.
+    """
+    fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return linux.open_tree(fd, recursive=False)
+    finally:
+        os.close(fd)
+
+
 def build_root(spec: SandboxSpec, trees: list[int], payload_fd: int, input_fds: list[int]) -> tuple[int, int]:
     """Build the root and stand in it; returns descriptors of /tmp and of /output (-1 without one)."""
     size = spec.input_bytes + _ROOT_SLACK_BYTES
@@ -138,8 +151,15 @@ def _private_tmpfs(path: str, spec: SandboxSpec) -> int:
 
 
 def _unpack(spec: SandboxSpec, payload_fd: int, input_fds: list[int]) -> None:
-    """Write the verified bytes, which no one can change any more, into the jail's own memory."""
+    """Write the verified bytes, which no one can change any more, into the jail's own memory.
+
+    A payload that is too large for that is mounted read-only where it was hashed.
+    """
     os.makedirs(PLUGIN_DIR.lstrip("/"), 0o755, exist_ok=True)
+    if not spec.files:
+        attributes = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
+        linux.mount_setattr(payload_fd, "", attributes, recursive=False)
+        linux.move_mount(payload_fd, PLUGIN_DIR.lstrip("/"))
     for file in spec.files:
         _copy(payload_fd, file.offset, file.size, f"{PLUGIN_DIR}/{file.path}".lstrip("/"), file.mode)
     os.makedirs(INPUT_DIR.lstrip("/"), 0o755, exist_ok=True)

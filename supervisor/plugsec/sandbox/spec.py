@@ -40,7 +40,7 @@ class SandboxSpec(NamedTuple):
     kind: str  # "python" or "exec"
     binds: tuple[Bind, ...]
     links: tuple[tuple[str, str], ...]  # (path, target): the host's own, such as /lib64
-    files: tuple[File, ...]
+    files: tuple[File, ...]  # empty: the payload's descriptor is the installed directory, to be mounted
     inputs: tuple[str, ...]  # names under /input; their descriptors follow the payload's
     input_bytes: int
     output: bool  # a writable /output exists
