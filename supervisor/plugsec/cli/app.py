@@ -10,7 +10,8 @@ from plugsec.cli.common import say
 
 # Each module has `register(app: typer.Typer) -> None`.
 GROUPS = (
-    "run", "project", "keygen", "sign", "verify", "inspect", "trust", "policy", "audit", "doctor", "demo",
+    "run", "project", "keygen", "sign", "attest", "verify", "inspect", "trust", "policy", "audit", "doctor",
+    "demo",
 )  # fmt: skip
 # What works without a Linux kernel: reading, signing and judging bundles.
 _PORTABLE = ("verify", "inspect", "sign", "check", "diff", "version")

@@ -50,19 +50,23 @@ def inspect(bundle: Bundle, json: Json = False) -> None:
         finally:
             os.close(fd)
         signatures = [_signature_state(head, name) for name in head.signatures]
+        attestations = [_attestation_state(head, name) for name in head.attestations]
     except REFUSALS as err:
         refuse(err, as_json=json)
     if json:
         emit_json({
             "outcome": "ok", "code": 0, "bundle_id": head.envelope.bundle_id, "path": bundle,
             "manifest": head.envelope.raw, "signatures": signatures,
-            "attestations": list(head.attestations),
+            "attestations": attestations,
         })  # fmt: skip
         return
     _show_manifest(head.envelope.raw, head.envelope.bundle_id)
     for state in signatures:
         verdict = "verifies (trust not asked)" if state["verifies"] else f"REFUSED {state['error']['id']}"
         show(f"  signature   {state['fingerprint']}  {verdict}")
+    for state in attestations:
+        verdict = "holds (trust not asked)" if state["verifies"] else f"REFUSED {state['error']['id']}"
+        show(f"  attestation {state.get('type', state['sha256'])}  {verdict}")
     if not signatures:
         show("  signature   none: plugsec sign BUNDLE --key FILE")
 
@@ -74,6 +78,20 @@ def _signature_state(head: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 - 
     state: dict[str, Any] = {"fingerprint": name, "verifies": True}
     try:
         check_signatures(head._replace(signatures={name: head.signatures[name]}, attestations={}))
+    except SigningError as err:
+        state.update(verifies=False, error={"id": err.id, "message": err.message, "hint": err.hint})
+    return state
+
+
+def _attestation_state(head: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 - as above
+    from plugsec_signing import dsse  # noqa: PLC0415
+    from plugsec_signing.errors import SigningError  # noqa: PLC0415
+
+    state: dict[str, Any] = {"sha256": name, "verifies": True}
+    try:
+        found = dsse.check(head.attestations[name], head.envelope.bundle_id)
+        predicate = dsse.read_statement(head.attestations[name]).get("predicate", {})
+        state.update(type=found.predicate_type, signers=list(found.signers), predicate=predicate)
     except SigningError as err:
         state.update(verifies=False, error={"id": err.id, "message": err.message, "hint": err.hint})
     return state

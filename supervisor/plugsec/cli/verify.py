@@ -2,7 +2,8 @@
 
 import os
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -21,11 +22,22 @@ _EXAMPLES = examples(
     "plugsec verify wordfreq-1.2.3.plug",
     "plugsec verify wordfreq-1.2.3.plug --json",
     "plugsec verify wordfreq-1.2.3.plug --trust ./trust.d",
+    "plugsec verify wordfreq-1.2.3.plug --require-attestation https://example.org/review/v1",
 )
+
+
+RequireAttestation = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require-attestation", metavar="TYPE", help="A trusted key must attest this predicate type."
+    ),
+]
 
 
 def verify(
     bundle: Bundle,
+    *,
+    require_attestation: RequireAttestation = None,
     trust: Trust = None,
     audit: Audit = None,
     home: Home = None,
@@ -43,6 +55,7 @@ def verify(
         where = places(home, trust, audit)
         try:
             evidence = verify_bundle(bundle, load_trust(where.trust), int(time.time()))
+            _require(evidence, require_attestation or ())
         except REFUSALS as err:
             detail = {"path": os.path.abspath(bundle), "error": err.id, "message": err.message}
             record(where, "bundle.refused", "refused", detail)
@@ -53,6 +66,7 @@ def verify(
             "release": evidence.envelope.release,
             "signers": [signer._asdict() for signer in evidence.signers],
             "untrusted": list(evidence.untrusted),
+            "attestations": [_plain(each) for each in evidence.attestations],
             "trust_digest": evidence.trust_digest,
         }
         detail = {"path": os.path.abspath(bundle), **found}
@@ -75,6 +89,25 @@ def verify(
         show(f"  signed by   {signer.key_id} ({signer.publisher}, {signer.role})  {signer.fingerprint}")
     for fingerprint in evidence.untrusted:
         show(f"  not counted {fingerprint}")
+    for each in evidence.attestations:
+        names = ", ".join(f"{signer.key_id} ({signer.role})" for signer in each.counted)
+        show(f"  attested    {each.predicate_type}  by {names or 'no key that is trusted'}")
     show(f"  payload     {payload_bytes} bytes in {len(files)} file{'s'[: len(files) != 1]}, all as signed")
     for warning in evidence.warnings:
         say(f"warning: {warning}")
+
+
+def _require(evidence: Any, wanted: Sequence[str]) -> None:  # noqa: ANN401 - evidence, imported lazily
+    if wanted:
+        from plugsec_signing import dsse  # noqa: PLC0415 - few demand any
+
+        dsse.require(evidence.envelope.name, wanted, evidence.attestations)
+
+
+def _plain(attestation: Any) -> dict[str, Any]:  # noqa: ANN401 - an Attestation, imported lazily
+    return {
+        "type": attestation.predicate_type,
+        "sha256": attestation.digest,
+        "signers": list(attestation.signers),
+        "counted": [signer._asdict() for signer in attestation.counted],
+    }
