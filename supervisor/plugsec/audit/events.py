@@ -7,6 +7,9 @@ do not refuse unknown events: a log may have been continued by a newer plugsec.
 DURABLE = frozenset(
     {
         "bundle.refused",
+        "bundle.installed",
+        "bundle.removed",
+        "bundle.reverted",
         "policy.refused",
         "run.refused",
         "connection.refused",
@@ -30,6 +33,7 @@ changes of what is trusted, and the log's own history."""
 PROMPT = frozenset(
     {
         "bundle.verified",
+        "store.collected",
         "policy.decided",
         "denial",
         "connection.opened",

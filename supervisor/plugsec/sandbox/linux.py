@@ -160,6 +160,11 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: i
     return _syscall("openat2", dirfd, os.fsencode(path), how, len(how))
 
 
+def syncfs(fd: int) -> None:
+    """syncfs(2): make everything on a descriptor's file system durable."""
+    _check(_libc.syncfs(fd), "syncfs")
+
+
 def close_range(first: int, last: int) -> None:
     """close_range(2) without flags."""
     _syscall("close_range", first, last, 0)
