@@ -56,7 +56,7 @@ class Held:
         except launch.EnterFailed as error:
             raise _entering_failed(error) from error
         except OSError as error:
-            layers.require("cgroup", f"{error.filename}: {error.strerror}", ())
+            layers.require("cgroup", str(error), ())
 
     def open_log(self) -> "AuditLog":
         """Open the log, once, and sweep after the dead; nothing starts without it. Raises AuditError."""
@@ -76,7 +76,7 @@ class Held:
             self.cgroup.limit(memory_bytes=memory_bytes, processes=processes)
         except OSError as error:
             # Joined but not limited would be a weaker jail than was said, so it is never tolerated.
-            layers.require("cgroup", f"{error.filename}: {error.strerror}", ())
+            layers.require("cgroup", str(error), ())
 
     def begin(self, spec: SandboxSpec, payload_fd: int, inputs: tuple[int, ...]) -> None:
         """Send boot off into its layers; raises HostUnsupported."""

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from plugsec.errors import ExchangeError, InputMalformed, UsageError
+from plugsec.errors import ExchangeError, HostUnsupported, InputMalformed, UsageError
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
 from plugsec_signing.record import NamedTuple
@@ -54,7 +54,7 @@ def merge_parameters(value: Any, parameters: Mapping[str, str]) -> Any:  # noqa:
 
 
 def open_input_files(paths: Mapping[str, str]) -> tuple[InputFile, ...]:
-    """Open every `--input-file`; raises UsageError or ExchangeError and then leaves none open."""
+    """Open every `--input-file`; raises UsageError, ExchangeError, HostUnsupported and leaves none open."""
     if len(paths) > INPUT_FILES_MAX:
         raise UsageError(f"more than {INPUT_FILES_MAX} input files")
     opened: list[InputFile] = []
@@ -117,4 +117,8 @@ def _digested(name: str, path: str, fd: int, size: int) -> InputFile:
         os.close(fd)
     del data[size:]
     content = bytes(data)
-    return InputFile(name, sealed_memory(name, content), len(content), hashlib.sha256(content).hexdigest())
+    try:
+        sealed = sealed_memory(name, content)
+    except OSError as error:
+        raise HostUnsupported(f"the input file {path} cannot be kept in memory: {error.strerror}") from error
+    return InputFile(name, sealed, len(content), hashlib.sha256(content).hexdigest())

@@ -58,10 +58,18 @@ def build(
         filters, digest = _filters(grant, plan, cache_directory)
     except seccomp.LibseccompMissing as error:
         raise HostUnsupported(str(error), seccomp.LIBSECCOMP_ADVICE, id="PLG-HOST-002") from error
+    except OSError as error:
+        raise HostUnsupported(f"the filter of the layer seccomp cannot be had: {error}") from error
+    try:
+        granted = granted_binds(grant, plan, own_directories)
+    except OSError as error:
+        raise HostUnsupported(
+            f"what the layer mount-namespace must hide below the granted paths cannot be seen: {error}"
+        ) from error
     limits = grant.limits
     spec = SandboxSpec(
         kind=plan.kind,
-        binds=(*granted_binds(grant, plan, own_directories), *plan.binds),
+        binds=(*granted, *plan.binds),
         links=plan.links,
         files=files,
         inputs=tuple(inputs),

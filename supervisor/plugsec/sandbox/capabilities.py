@@ -14,10 +14,21 @@ def drop_bounding_set() -> None:
         try:
             linux.prctl(linux.PR_CAPBSET_DROP, capability)
         except OSError as error:
-            if error.errno == _EINVAL:
-                break
-            raise
+            if error.errno != _EINVAL or _known(capability):
+                raise
+            break
     linux.prctl(linux.PR_SET_SECUREBITS, _SECUREBITS)
+
+
+def _known(capability: int) -> bool:
+    """Whether the kernel has this capability: only past its last one may a drop be refused."""
+    try:
+        linux.prctl(linux.PR_CAPBSET_READ, capability)
+    except OSError as error:
+        if error.errno == _EINVAL:
+            return False
+        raise
+    return True
 
 
 def no_new_privs() -> None:

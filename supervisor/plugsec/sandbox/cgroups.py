@@ -9,7 +9,8 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+
+from plugsec_signing.record import NamedTuple
 
 _ROOT_V2 = "/sys/fs/cgroup"
 _V1_CONTROLLERS = ("memory", "pids")
@@ -51,20 +52,26 @@ class RunCgroup:
 
     def open_procs(self) -> list[int]:
         """Descriptors of cgroup.procs; writing "0" to each moves the writer in."""
-        return [
-            os.open(os.path.join(d, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC) for d in self.directories
-        ]
+        opened: list[int] = []
+        try:
+            for directory in self.directories:
+                opened.append(os.open(os.path.join(directory, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC))
+        except OSError:
+            for fd in opened:
+                os.close(fd)
+            raise
+        return opened
 
     def limit(self, *, memory_bytes: int, processes: int) -> None:
-        """Set the hard limits; raises OSError when the kernel refuses one that every version has."""
+        """Set the hard limits; raises OSError. Only a kernel that lacks a file is done without it."""
         if self.version == 2:
             self._write("memory.max", memory_bytes)
-            self._write("memory.swap.max", 0, optional=True)
-            self._write("memory.oom.group", 1, optional=True)
+            self._write("memory.swap.max", 0, may_lack=True)
+            self._write("memory.oom.group", 1, may_lack=True)
             self._write("pids.max", processes)
         else:
             self._write("memory.limit_in_bytes", memory_bytes)
-            self._write("memory.memsw.limit_in_bytes", memory_bytes, optional=True)
+            self._write("memory.memsw.limit_in_bytes", memory_bytes, may_lack=True)
             self._write("pids.max", processes, directory=1)
 
     def usage(self) -> Usage:
@@ -90,22 +97,27 @@ class RunCgroup:
     def kill(self) -> None:
         """SIGKILL to every member at once where the kernel can (5.14)."""
         if self.version == 2:
-            self._write("cgroup.kill", 1, optional=True)
+            self._write("cgroup.kill", 1, may_lack=True)
 
     def remove(self) -> None:
         """Remove the directories; what stays busy is found again by the next start's sweep."""
         remove_directories(self.directories)
 
-    def _write(self, name: str, value: int, *, directory: int = 0, optional: bool = False) -> None:
+    def _write(self, name: str, value: int, *, directory: int = 0, may_lack: bool = False) -> None:
+        path = os.path.join(self.directories[directory], name)
         try:
-            fd = os.open(os.path.join(self.directories[directory], name), os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, str(value).encode())
-            finally:
-                os.close(fd)
-        except OSError:
-            if not optional:
-                raise
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if may_lack:
+                return
+            raise
+        try:
+            os.write(fd, str(value).encode())
+        except OSError as error:
+            error.filename = path
+            raise
+        finally:
+            os.close(fd)
 
     def _read(self, name: str, directory: int = 0) -> str:
         try:
@@ -202,7 +214,10 @@ def _enable(base: str, available: list[str]) -> None:
 def _create_v1(name: str, announce: Announce) -> RunCgroup:
     if os.geteuid() != 0:
         raise CgroupUnavailable("cgroup version 1 and not root: limits are kept by rlimits and the monitor")
-    mounts, members = _v1_mounts(), _v1_members()
+    try:
+        mounts, members = _v1_mounts(), _v1_members()
+    except OSError as error:
+        raise CgroupUnavailable(f"the cgroups of this process: {error.strerror}") from error
     planned: list[str] = []
     for controller in (*_V1_CONTROLLERS, *_V1_OPTIONAL):
         if controller in mounts and controller in members:

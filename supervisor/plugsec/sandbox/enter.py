@@ -10,7 +10,7 @@ boot ──fork──▶ init (pid 1, reaper) ──fork──▶ plugin (pid 2)
     6. fork init; build the root, mount /proc, pivot; not dumpable
     7. session, rlimits
     8. bounding set, securebits, no_new_privs, Landlock, capabilities, MDWE
-    9. fork the plugin; close descriptors; one seccomp filter
+    9. fork the plugin; close descriptors; one seccomp filter, and init's own
    10. wait for the go-ahead, then execve or import
 
 The order is the design's and each step needs it (docs/threat-model.md). A step that fails is
@@ -48,6 +48,7 @@ _OOM_SCORE = b"500"  # under memory pressure the jail goes before its supervisor
 _BOOT_FAILED = 125
 _HOST_NAME, _DOMAIN_NAME = "plugin", "(none)"
 _FD_MAX = 0x7FFFFFFF
+_DETAIL_CHARACTERS_MAX = 300  # JSON makes at most twelve bytes of one, and the report is one message
 _EBUSY = 16  # another filter of this process already has a listener (seccomp(2))
 
 
@@ -81,22 +82,25 @@ def fail(sock: _socket.socket, errno: int, detail: str) -> None:
     """Report the current step's failure; the supervisor decides what it means."""
     report = {"at": "failed", "layer": _Step.layer, "step": _Step.step, "errno": errno}
     try:
-        control.send(sock, {**report, "detail": detail[:500]})
+        control.send(sock, {**report, "detail": detail[:_DETAIL_CHARACTERS_MAX]})
     except OSError:
         os._exit(_BOOT_FAILED)
 
 
 def _main(sock: _socket.socket) -> None:
-    at("boot", "parent-death signal")
+    at("boot", "close descriptors")
     supervisor = os.getppid()
     linux.close_range(CONTROL_FD + 1, _FD_MAX)  # whatever the caller's shell left open
+    at("boot", "parent-death signal")
     die_with_parent()
+    at("boot", "reset signals")
     reset_signals()
     os.umask(0o077)
     _warm_up()
+    at("boot", "receive the spec")
     spec, descriptors = _await_spec(sock)
     payload_fd, input_fds = descriptors[0], list(descriptors[1:])
-    at("cgroup", "oom_score_adj")
+    at("rlimits", "oom_score_adj")
     _write("/proc/self/oom_score_adj", _OOM_SCORE)
     if not spec.files:
         at("mount-namespace", "stand in the payload")
@@ -121,7 +125,15 @@ def _main(sock: _socket.socket) -> None:
         os.close(alive_write)
         _init(sock, spec, trees, payload_fd, input_fds, alive_read, setup_cpu_ms)
     opened = [tree for tree in trees if tree >= 0]  # a mask has no source
-    _wait_for(init, sock, (alive_read, payload_fd, *input_fds, *opened, 0, 1, 2, RPC_FD))
+    try:
+        _hand_over(init, sock, (alive_read, payload_fd, *input_fds, *opened, 0, 1, 2, RPC_FD))
+    except OSError:
+        os.kill(init, signal.SIGKILL)
+        os.waitpid(init, 0)  # nobody else would: it must not outlive the refusal as a zombie
+        raise
+    sock.close()
+    os.waitpid(init, 0)
+    os._exit(0)
 
 
 def die_with_parent() -> None:
@@ -131,12 +143,9 @@ def die_with_parent() -> None:
 
 def reset_signals() -> None:
     """Every disposition to its default and nothing blocked: Python leaves SIGPIPE and SIGXFSZ ignored."""
-    for number in range(1, signal.NSIG):
+    for number in signal.valid_signals():  # without those that belong to the C library
         if number not in (signal.SIGKILL, signal.SIGSTOP):
-            try:
-                signal.signal(number, signal.SIG_DFL)
-            except (OSError, ValueError):
-                continue  # 32 and 33 belong to the C library
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
@@ -161,6 +170,7 @@ def _await_spec(sock: _socket.socket) -> tuple[SandboxSpec, tuple[int, ...]]:
         for fd in descriptors:
             os.write(fd, b"0")
             os.close(fd)
+        at("boot", "receive the spec")
 
 
 def unshare_and_map(sock: _socket.socket) -> None:
@@ -188,19 +198,18 @@ def become_jail_user(*, setgroups: bool) -> None:
     die_with_parent()
 
 
-def _wait_for(init: int, sock: _socket.socket, unneeded: tuple[int, ...]) -> NoReturn:
-    """The waiter outside the pid namespace: hands out init's pidfd and reaps it."""
-    at("boot", "hand over init")
+def _hand_over(init: int, sock: _socket.socket, unneeded: tuple[int, ...]) -> None:
+    """The waiter outside the pid namespace gives up everything, and says so by handing out init's pidfd."""
+    at("no-new-privs", "waiter")
+    capabilities.no_new_privs()
+    at("capabilities", "waiter")
+    capabilities.drop_all()
+    at("pid-namespace", "hand over init")
+    for fd in unneeded:
+        os.close(fd)
     pidfd = os.pidfd_open(init)
     control.send(sock, {"at": "init"}, (pidfd,))
     os.close(pidfd)
-    sock.close()
-    for fd in unneeded:
-        os.close(fd)
-    capabilities.no_new_privs()
-    capabilities.drop_all()
-    os.waitpid(init, 0)
-    os._exit(0)
 
 
 def _init(  # noqa: PLR0917 - the one place where the whole of steps 6 to 9 can be read in order
@@ -310,6 +319,7 @@ def _reap(sock: _socket.socket, plugin: int, spec: SandboxSpec, results: tuple[i
     linux.close_range(CONTROL_FD + 1, _FD_MAX)
     gc.disable()
     linux.seccomp_load(spec.seccomp_init, listener=False)
+    control.send(sock, {"at": "reaping"})  # no plugin starts beside an init that is not confined
     peak_kib = 0  # of the largest process; the kernel starts it anew at each fork (getrusage(2))
     while True:
         try:
@@ -364,6 +374,7 @@ def _load_filter(spec: SandboxSpec) -> tuple[int, bool]:
             at("denial-report", "listener")
         if not spec.seccomp_silent:
             raise
+    at("seccomp", "filter")
     return linux.seccomp_load(spec.seccomp_silent, listener=False), False
 
 

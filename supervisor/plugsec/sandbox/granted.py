@@ -6,6 +6,7 @@ started: the jail's own trees, plugsec's keys and caches, the runtime, and kerne
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 
 from plugsec.sandbox.spec import INPUT_DIR, OUTPUT_DIR, PLUGIN_DIR, TMP_DIR
@@ -33,7 +34,8 @@ class PathRefused(PermissionRefused):
 def granted_binds(grant: Grant, plan: LaunchPlan, own_directories: Iterable[str]) -> tuple[Bind, ...]:
     """The mounts for a grant, outer ones first; the plan's own trees are mounted over them.
 
-    A readable tree that contains one of plugsec's directories shows it empty. Raises PathRefused.
+    A readable tree that contains one of plugsec's directories shows it empty. Raises PathRefused, and OSError
+    where it cannot be known what lies below.
     """
     write = sorted({path for path in grant.fs_write if path.startswith("/")}, key=_depth)
     read = sorted({path for path in grant.fs_read if path.startswith("/")} - set(write), key=_depth)
@@ -52,7 +54,7 @@ def granted_binds(grant: Grant, plan: LaunchPlan, own_directories: Iterable[str]
         for directory in own:
             if _beneath(path, directory):
                 raise _refused(path, "is plugsec's own", "grant the directories that the plugin needs")
-            if _beneath(directory, path) and os.path.isdir(directory):
+            if _beneath(directory, path) and _is_directory(directory):
                 masked.append(Bind("", directory, mask=True))
     binds = [Bind(path, path, exec=path in grant.fs_execute) for path in read]
     binds += [Bind(path, path, write=True, exec=path in grant.fs_execute) for path in write]
@@ -98,6 +100,14 @@ def _check_kernel_mounts(paths: tuple[str, ...]) -> None:
 
 def _refused(path: str, why: str, hint: str) -> PathRefused:
     return PathRefused(f"{path} {why}", hint)
+
+
+def _is_directory(path: str) -> bool:
+    """As os.path.isdir, which says no as well where it could not look."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _beneath(path: str, tree: str) -> bool:

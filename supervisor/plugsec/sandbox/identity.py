@@ -6,7 +6,8 @@ of its own, locked for the length of the run so that two jails never share one.
 
 import fcntl
 import os
-from typing import NamedTuple
+
+from plugsec_signing.record import NamedTuple
 
 # Free by systemd's table of uids (systemd.io/UIDS-GIDS): above containers, below 2^31.
 RANGE_START, RANGE_SIZE = 0x70000000, 4096
@@ -44,6 +45,9 @@ def choose() -> Identity:
             except BlockingIOError:
                 os.close(fd)
                 continue
+            except OSError:
+                os.close(fd)
+                raise
             return Identity(start + offset, start + offset, fd, is_root=True)
     except OSError as error:
         raise IdentityUnavailable(f"{_LOCK_DIRECTORY}: {error.strerror}") from error
@@ -52,8 +56,11 @@ def choose() -> Identity:
 
 def _usable_start() -> int:
     """The range's start: the default, or the top of what a container's uid_map lets us have."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        extents = [tuple(map(int, line.split())) for line in file]
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            extents = [tuple(map(int, line.split())) for line in file]
+    except OSError as error:
+        raise IdentityUnavailable(f"/proc/self/uid_map: {error.strerror}") from error
     taken = _subordinate_ranges()
     for inside, _, count in sorted(extents, reverse=True):
         start = RANGE_START if inside <= RANGE_START < inside + count - RANGE_SIZE else 0
@@ -73,6 +80,8 @@ def _subordinate_ranges() -> list[tuple[int, int]]:
                     fields = line.strip().split(":")
                     if len(fields) == 3 and fields[1].isdigit() and fields[2].isdigit():
                         ranges.append((int(fields[1]), int(fields[2])))
-        except OSError:
+        except FileNotFoundError:
             continue
+        except OSError as error:  # there may be ranges that we would step into
+            raise IdentityUnavailable(f"{path}: {error.strerror}") from error
     return ranges

@@ -27,6 +27,7 @@ SUPPORTED_MACHINES = ("x86_64", "aarch64")
 ENTER_TIMEOUT_S = 60.0  # an emulated or overloaded host still enters; a wedged one is given up
 _REAP_TIMEOUT_S = 10.0
 _WAITER_GRACE_S = 2.0
+_LAST_WORDS_MAX, _LAST_WORDS_S = 8, 0.001  # more than boot ever has to say; what it said is there already
 _DESCRIPTORS = ("stdin", "stdout", "stderr", "rpc", "init_pidfd", "pidfd", "listener", "tmp", "output")
 
 
@@ -52,37 +53,42 @@ class Boot:
         self.entered: dict[str, Any] = {}
         self.tmp = -1
         self._wants_output = False
+        self._is_reaping = False
         self._ended = False
         self._usage: resource.struct_rusage | None = None
 
     def join(self, procs: list[int]) -> None:
-        """Have boot enter a cgroup by its cgroup.procs descriptors, which are closed here."""
-        control.send(self.sock, {"do": "cgroup"}, tuple(procs))
-        for fd in procs:
-            os.close(fd)
+        """Have boot enter a cgroup by its cgroup.procs descriptors, closed here; raises EnterFailed."""
+        try:
+            self._send("join the cgroup", {"do": "cgroup"}, tuple(procs))
+        finally:
+            for fd in procs:
+                os.close(fd)
 
     def begin(self, spec: SandboxSpec, payload_fd: int, inputs: tuple[int, ...]) -> None:
         """Hand over the spec; boot sets off at once. Raises EnterFailed."""
         self._wants_output = spec.output
-        spec_fd = sealed_memory("spec", spec_module.encode(spec))
         try:
-            control.send(self.sock, {"do": "enter"}, (spec_fd, payload_fd, *inputs))
+            spec_fd = sealed_memory("spec", spec_module.encode(spec))
         except OSError as error:
-            raise EnterFailed("boot", "send the spec", error.errno or 0, str(error)) from error
+            raise EnterFailed("boot", "write the spec", error.errno or 0, str(error)) from error
+        try:
+            self._send("send the spec", {"do": "enter"}, (spec_fd, payload_fd, *inputs))
         finally:
             os.close(spec_fd)
 
     def follow(self, identity: Identity) -> None:
         """Go with boot through every layer, writing the id maps when it asks; raises EnterFailed."""
         deadline = time.monotonic() + ENTER_TIMEOUT_S
-        while self.init_pidfd < 0 or not self.entered:
+        while self.init_pidfd < 0 or not self._is_reaping or not self.entered:
             message, descriptors = self._receive(deadline)
             match message["at"]:
                 case "unshared":
-                    write_id_maps(self.pid, identity)
-                    control.send(self.sock, {"do": "mapped"})
+                    self._map(identity)
                 case "init":
                     self.init_pidfd = descriptors[0]
+                case "reaping":
+                    self._is_reaping = True
                 case "entered":
                     self.entered = message
                     held = list(descriptors)
@@ -99,8 +105,8 @@ class Boot:
         control.send(self.sock, {"do": "go"})
 
     def probe(self, layer: str, identity: Identity) -> dict[str, Any]:
-        """Ask boot to try one layer in its own throw-away process; returns its report."""
-        control.send(self.sock, {"do": "probe", "layer": layer})
+        """Ask boot to try one layer in its own throw-away process; returns its report, raises EnterFailed."""
+        self._send("probe", {"do": "probe", "layer": layer})
         deadline = time.monotonic() + ENTER_TIMEOUT_S
         while True:
             message, descriptors = self._receive(deadline)
@@ -108,8 +114,7 @@ class Boot:
                 os.close(fd)
             if message["at"] != "unshared":
                 return message
-            write_id_maps(self.pid, identity)
-            control.send(self.sock, {"do": "mapped"})
+            self._map(identity)
 
     def kill(self) -> None:
         """SIGKILL to the jail's pid 1, which takes its whole namespace; before there is one, to boot."""
@@ -150,6 +155,32 @@ class Boot:
             setattr(self, name, -1)
             os.close(fd)
 
+    def _map(self, identity: Identity) -> None:
+        try:
+            write_id_maps(self.pid, identity)
+        except EnterFailed as failure:
+            raise self._last_words() or failure from failure
+        self._send("go on after the id maps", {"do": "mapped"})
+
+    def _send(self, step: str, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+        try:
+            control.send(self.sock, message, descriptors)
+        except OSError as error:
+            raise self._last_words() or EnterFailed("boot", step, error.errno or 0, str(error)) from error
+
+    def _last_words(self) -> EnterFailed | None:
+        """What boot reported before it left, which tells more than the broken pipe that it left behind."""
+        try:
+            for _ in range(_LAST_WORDS_MAX):
+                message, descriptors = self._receive(time.monotonic() + _LAST_WORDS_S)
+                for fd in descriptors:
+                    os.close(fd)
+                if message["at"] == "failed":
+                    return EnterFailed(message["layer"], message["step"], message["errno"], message["detail"])
+        except EnterFailed:
+            pass
+        return None
+
     def _receive(self, deadline: float) -> tuple[dict[str, Any], tuple[int, ...]]:
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLIN)
@@ -158,8 +189,10 @@ class Boot:
             raise EnterFailed("boot", "wait", 0, f"no answer within {ENTER_TIMEOUT_S:.0f} s")
         try:
             return control.receive(self.sock)
-        except (control.PeerGone, OSError) as error:
+        except control.PeerGone as error:
             raise EnterFailed("boot", "wait", 0, "boot ended without a report") from error
+        except OSError as error:
+            raise EnterFailed("boot", "receive", error.errno or 0, str(error)) from error
 
 
 def spawn() -> Boot:
@@ -209,11 +242,15 @@ def write_id_maps(pid: int, identity: Identity) -> None:
 def sealed_memory(name: str, data: bytes) -> int:
     """A memory file with `data` that nobody can change any more (memfd_create(2), F_ADD_SEALS)."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

@@ -4,6 +4,7 @@ Sources are opened by `open_sources` before the user id changes (a private home 
 then) and attached by `build_root` afterwards. Nothing of the host's tree remains after `enter_root`.
 """
 
+import errno
 import os
 import stat
 
@@ -74,8 +75,7 @@ def build_root(spec: SandboxSpec, trees: list[int], payload_fd: int, input_fds: 
     root = linux.new_tmpfs(
         size_bytes=size, inodes=paths + _ROOT_SLACK_INODES, mode=0o755, attributes=hardened
     )
-    staging = next(path for path in _STAGING if os.path.isdir(path))
-    linux.move_mount(root, staging)
+    linux.move_mount(root, _staging())
     os.fchdir(root)
     for name, text in _CONSTANT_FILES.items():
         _write_file(name, text.encode(), 0o644)
@@ -92,6 +92,13 @@ def build_root(spec: SandboxSpec, trees: list[int], payload_fd: int, input_fds: 
     output = _private_tmpfs(OUTPUT_DIR, spec) if spec.output else -1
     os.makedirs("proc", 0o555, exist_ok=True)
     return temporary, output
+
+
+def _staging() -> str:
+    for path in _STAGING:
+        if os.path.isdir(path):
+            return path
+    raise OSError(errno.ENOENT, "no directory to build the root at", ", ".join(_STAGING))
 
 
 def mount_proc() -> bool:

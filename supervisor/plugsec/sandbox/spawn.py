@@ -44,8 +44,10 @@ def spawn() -> Spawned:
         stderr, stderr_child = _pipe(ours, theirs)
         # In the order of their numbers in the child: 0 to 2, RPC_FD, CONTROL_FD.
         sources = (stdin_child, stdout_child, stderr_child, rpc_child, control_child)
-        raised = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FD_FLOOR) for fd in sources]
-        theirs += raised
+        raised: list[int] = []
+        for fd in sources:
+            raised.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FD_FLOOR))
+            theirs.append(raised[-1])
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(raised)]
         interpreter = os.path.realpath(sys.executable)
         argv = [interpreter, "-I", "-S", "-B", BOOT_SCRIPT, *package_roots()]

@@ -104,8 +104,8 @@ class Supervision:
         grace: float | None = None
         try:
             self._jail.go()
-        except OSError:
-            self._ended = True
+        except OSError as error:
+            self._ended, self._launch_error = True, f"boot: go: {error}"
         while not self._ended and self._limit is None and not self._interruption.requested:
             now = time.monotonic()
             if now >= deadline:
