@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from plugsec_policies.errors import PermissionRefused, PermissionUnsupported
+from plugsec_policies.errors import AttestationDemanded, PermissionRefused, PermissionUnsupported
 from plugsec_policies.globs import matches
 from plugsec_policies.isolation import Isolation, accept_degradation, stricter
 from plugsec_policies.limits import Limits, format_limit, format_size, minimum, word_of
@@ -46,6 +46,7 @@ class Request(NamedTuple):
     permissions: tuple[Permission, ...]
     limits: Mapping[str, int]  # members of Limits; those it does not mention are the policy's
     runtime_kind: str
+    attestations: tuple[str, ...] = ()  # predicate types that a trusted key has attested
 
 
 class HostSupport(NamedTuple):
@@ -96,6 +97,7 @@ def decide(
     ordered = [policy for _, policy in sorted({policy.digest: policy for policy in policies}.items())]
     rulings = [_Ruling(request, permission, ordered, host, now) for permission in request.permissions]
     _refuse_if_any(request, rulings)
+    _refuse_unattested(request, ordered)
     granted = {
         name: union(name, (r.effective for r in rulings if r.permission.name == name))
         for name in PERMISSION_NAMES
@@ -309,6 +311,17 @@ def _refuse_if_any(request: Request, rulings: Sequence[_Ruling]) -> None:
     raise PermissionRefused(
         message, lines[0] if lines else "the rule that denies it must go first, if it may", reasons, lines
     )
+
+
+def _refuse_unattested(request: Request, policies: Sequence[Policy]) -> None:
+    for policy in policies:
+        for kind in policy.require_attestations:
+            if kind not in request.attestations:
+                raise AttestationDemanded(
+                    f"{request.name} {request.version} has no attestation of type {kind} by a trusted key, "
+                    f"and {policy.where} demands one",
+                    f"plugsec attest BUNDLE --predicate FILE --type {kind} --key K, by a trusted key",
+                )
 
 
 # Limits and isolation --------------------------------------------------------------------------------------

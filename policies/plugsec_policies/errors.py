@@ -11,12 +11,12 @@
     ├── VersionInvalid           4   PLG-POL-008   a version or a version range does not parse
     └── PermissionRefused        1   PLG-POL-010   the policy does not grant a required permission
         ├── PermissionUnsupported 1  PLG-POL-011   this plugsec cannot grant it yet, whatever the policy
-        └── DegradationRefused   1   PLG-POL-012   --allow-degraded for a layer that the policy does not list
+        ├── DegradationRefused   1   PLG-POL-012   --allow-degraded for a layer that the policy does not list
+        └── AttestationDemanded  1   PLG-POL-013   the policy demands an attestation that the bundle lacks
 
 The two bottom rooms do not know each other, so each room has its own root with the same shape;
 `plugsec.errors` draws them together (docs/adr/0002-one-error-shape.md).
 """
-
 
 from plugsec_policies.record import NamedTuple
 
@@ -139,3 +139,9 @@ class DegradationRefused(PermissionRefused):
     """`--allow-degraded` names a layer that the policy does not list as degradable (exit 1)."""
 
     id = "PLG-POL-012"
+
+
+class AttestationDemanded(PermissionRefused):
+    """The policy demands an attestation that no trusted key has made of the bundle (exit 1)."""
+
+    id = "PLG-POL-013"

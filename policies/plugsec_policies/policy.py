@@ -68,6 +68,8 @@ class Policy(NamedTuple):
     waivers: tuple[Waiver, ...]
     digest: str  # hex SHA-256 of what the policy means: file names and line numbers do not count
 
+    require_attestations: tuple[str, ...] = ()  # predicate types that a trusted key must have attested
+
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Policy":
         """Make a policy from its plain form. Raises PolicyMalformed when that is damaged."""
@@ -82,6 +84,7 @@ class Policy(NamedTuple):
                 checks=tuple(CheckRule(**check) for check in plain["checks"]),
                 waivers=tuple(Waiver(**{k: w[k] for k in Waiver._fields}) for w in plain["waivers"]),
                 digest=digest_of(plain),
+                require_attestations=tuple(map(str, plain.get("require_attestations", ()))),
             )
         except PolicyError as err:
             raise PolicyMalformed(

@@ -29,10 +29,13 @@ ID_MAX = 64
 GLOBS_MAX = 256
 KEYS_MAX = 64
 REASON_MAX = 500
+ATTESTATIONS_MAX = 16  # as many as a bundle carries
+PREDICATE_TYPE_MAX = 256
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _CHECK_ID = re.compile(r"PLG-[A-Z]{2,4}-[0-9]{3}", re.ASCII)
 _SCHEMA = re.compile(r"plugsec\.policy/([1-9][0-9]{0,3})", re.ASCII)
+_PREDICATE_TYPE = re.compile(r"[a-z][a-z0-9+.-]{1,30}:[!-~]+", re.ASCII)  # a URI, loosely (RFC 3986 §3)
 _SEVERITIES = ("off", "note", "warning", "error")
 
 
@@ -124,6 +127,8 @@ class _File:
                     bases.append(self._base(name, index, base))
         with self._recovering():
             own["isolation"] = self._isolation(table)
+        with self._recovering():
+            own["require_attestations"] = self._attestations(table)
         self._limits(table, own)
         for key, read in (
             ("grant", self._grant),
@@ -203,6 +208,17 @@ class _File:
                 "allow_degraded", f"{layer} can never be missing", f"remove {layer} from allow_degraded"
             )
         return Isolation(required | FLOOR, allowed)
+
+    def _attestations(self, table: Table) -> list[str]:
+        kinds = table.texts("require_attestations", ATTESTATIONS_MAX, PREDICATE_TYPE_MAX, required=False)
+        for index, kind in enumerate(kinds):
+            if not _PREDICATE_TYPE.fullmatch(kind):
+                self._fail(
+                    ("require_attestations", index),
+                    f"{kind} is not a predicate type",
+                    'write a URI: require_attestations = ["https://slsa.dev/provenance/v1"]',
+                )
+        return list(kinds)
 
     def _layers(self, table: Table, key: str) -> frozenset[str]:
         layers = table.texts(key, len(LAYERS), ID_MAX, required=False)

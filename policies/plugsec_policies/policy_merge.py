@@ -1,7 +1,7 @@
 """What a policy file means together with the files that it extends: the rules of merging, without I/O.
 
-Grants and denials add up, a limit is the minimum, isolation the stricter. What neither the file nor a base
-says is strict's, so an empty file is never an open door.
+Grants, denials and demanded attestations add up, a limit is the minimum, isolation the stricter. What
+neither the file nor a base says is strict's, so an empty file is never an open door.
 """
 
 from typing import Any
@@ -59,6 +59,9 @@ def merge(where: str, bases: list[dict[str, Any]], own: dict[str, Any]) -> dict[
             if rule not in merged:
                 merged.append(rule)
         plain[plural] = merged
+    # Left out where nobody demands any, so that the digest of such a policy is what it always was.
+    if demanded := {kind for each in (*bases, own) for kind in each.get("require_attestations", ())}:
+        plain["require_attestations"] = sorted(demanded)
     if len(plain["grants"]) + len(plain["denies"]) > RULES_MAX:
         raise PolicyMalformed(
             f"{where}: it has more than {RULES_MAX} rules with all that it extends", "split it"

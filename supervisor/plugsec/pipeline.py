@@ -208,6 +208,7 @@ class _Run:
             permissions=manifest.permissions,
             limits=manifest.limits,
             runtime_kind=manifest.runtime.kind,
+            attestations=tuple(each.predicate_type for each in bundle.attestations if each.counted),
         )
         policies = [self._policy(reference) for reference in self._policies]
         narrowing = Narrowing(self._limits(manifest, method), self._call.allow_degraded)

@@ -66,6 +66,11 @@ def _lines(plain: dict[str, Any], digest: str) -> list[str]:
     lines = [
         f"# {escape(plain['where'])}, digest sha256:{digest}",
         f'schema = "{plain["schema"]}"',
+        *(
+            [f"require_attestations = {_toml(plain['require_attestations'])}"]
+            if plain.get("require_attestations")
+            else ()
+        ),
         "",
         "[isolation]",
     ]
