@@ -27,9 +27,9 @@ _MOST_TOLD = 20  # keys in a message; who has more looks at `ssh-add -l`
 
 
 class Found(NamedTuple):
-    """What an agent holds: `keys` that may sign here, and how many others it has."""
+    """What an agent holds: the keys that may sign here, and how many others it has."""
 
-    keys: tuple[keys.PublicKey, ...]
+    usable: tuple[keys.PublicKey, ...]
     others: int
 
 
@@ -64,7 +64,7 @@ class Agent:
         parts = wire.strings(self._ask(request, _SIGN_ANSWER, SIGN_SECONDS), 1)
         kind, fields = wire.first(parts[0]) if parts else (b"", b"")
         algorithm = keys.algorithm_named(public.algorithm)
-        made = algorithm.unpack(fields) if kind == algorithm.NAME.encode() else None
+        made = algorithm.unpack(fields) if kind == public.algorithm.encode() else None
         if made is None:
             raise AgentError("the agent's signature is malformed, or of another kind", id="PLG-AGT-002")
         try:
@@ -103,38 +103,39 @@ class Agent:
         return answer[1:]
 
 
-def choose(found: Found, wanted: keys.PublicKey | None) -> keys.PublicKey:
-    """Return the one key to sign with: `wanted`, or the only one there is.
+def choose(found: Found, wanted: str | None) -> keys.PublicKey:
+    """Return the one key to sign with: the one with the fingerprint `wanted` (`SHA256:…`), or the only one.
 
     Raises AgentError (exit 2), which lists the agent's keys where there is a choice to make.
     """
     if wanted is not None:
-        if all(key.blob != wanted.blob for key in found.keys):
-            raise AgentError(
-                f"the agent does not have the key {keys.ssh_fingerprint(wanted)}; it has {_told(found)}",
-                "ssh-add KEY puts it there",
-                id="PLG-AGT-003",
-            )
-        return wanted
-    if not found.keys:
+        for key in found.usable:
+            if keys.ssh_fingerprint(key) == wanted:
+                return key
         raise AgentError(
-            f"the agent has no key that can sign a bundle; it has {_told(found)}",
-            "ssh-add KEY, with an Ed25519 key",
+            f"the agent does not have the key {excerpt(wanted)}; it has {_told(found)}",
+            "ssh-add KEY puts it there",
             id="PLG-AGT-003",
         )
-    if len(found.keys) > 1:
+    if len(found.usable) == 1:
+        return found.usable[0]
+    if found.usable:
         raise AgentError(
             f"the agent has several keys: {_told(found)}",
             "name one: --agent --key FILE.pub; `ssh-add -L` prints their lines",
             id="PLG-AGT-004",
         )
-    return found.keys[0]
+    raise AgentError(
+        f"the agent has no key that can sign a bundle; it has {_told(found)}",
+        "ssh-add KEY, with an Ed25519 key",
+        id="PLG-AGT-003",
+    )
 
 
 def _told(found: Found) -> str:
     """Say what an agent has, in one line, however much that is."""
-    shown = [f"{keys.ssh_fingerprint(key)} {excerpt(key.comment)}" for key in found.keys[:_MOST_TOLD]]
-    more = len(found.keys) - len(shown)
+    shown = [f"{keys.ssh_fingerprint(key)} {excerpt(key.comment)}" for key in found.usable[:_MOST_TOLD]]
+    more = len(found.usable) - len(shown)
     if more:
         shown.append(f"{more} more")
     if found.others:

@@ -61,7 +61,7 @@ def one_spelling(armoured: bytes) -> bytes:
 def encode(signature: SshSignature) -> bytes:
     """Return the only armour that a signature has."""
     algorithm = keys.algorithm_named(signature.key.algorithm)
-    inner = wire.string(algorithm.NAME.encode()) + algorithm.pack(signature.signature)
+    inner = wire.string(signature.key.algorithm.encode()) + algorithm.pack(signature.signature)
     blob = (
         _MAGIC
         + _VERSION
