@@ -49,6 +49,11 @@ class Changed(NamedTuple):
     current: indexes.Version | None
     before: str
 
+    @property
+    def version(self) -> str | None:
+        """The version that is current now."""
+        return self.current.version if self.current is not None else None
+
 
 def install(
     path: str,
@@ -95,15 +100,20 @@ def install(
 
 
 def remove(
-    path: str, name: str, versions: tuple[str, ...], *, announce: Callable[[Changed], object]
+    path: str,
+    name: str,
+    choose: Callable[[indexes.Index], tuple[str, ...]],
+    *,
+    announce: Callable[[Changed], object],
 ) -> Changed:
-    """Remove versions of a plugin; when the current one goes, the one before it takes its place.
+    """Remove the versions that `choose` takes; when the current one goes, the one before takes its place.
 
     A run that has one of them open goes on undisturbed. Raises NotInstalled (exit 2), StoreError.
     """
     with _existing(path, name) as where:
         with where.locked():
             index = read_index(where, name)
+            versions = choose(index)
             left: indexes.Index | None = index
             gone = tuple(index.find(version) for version in versions)
             for version in versions:
