@@ -10,7 +10,7 @@ from plugsec.cli.common import say
 
 # Each module has `register(app: typer.Typer) -> None`.
 GROUPS = (
-    "run", "project", "keygen", "sign", "attest", "verify", "inspect", "trust", "policy", "audit", "doctor",
+    "run", "project", "keygen", "sign", "attest", "verify", "inspect", "store", "unpack", "oci", "trust", "policy", "audit", "doctor",
     "demo",
 )  # fmt: skip
 # What works without a Linux kernel: reading, signing and judging bundles.

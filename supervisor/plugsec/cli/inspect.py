@@ -1,14 +1,15 @@
 """inspect: what a bundle says of itself, trusted by nobody yet."""
 
 import os
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from plugsec.cli.common import emit_json, refuse
+from plugsec.cli.common import emit_json, places, refuse
 from plugsec.cli.edge import show
-from plugsec.cli.options import Bundle, Json, examples
+from plugsec.cli.options import Home, Json, examples
 from plugsec.errors import REFUSALS
+from plugsec.places import STORE
 
 
 def register(app: typer.Typer) -> None:
@@ -19,36 +20,22 @@ def register(app: typer.Typer) -> None:
 _EXAMPLES = examples(
     "plugsec inspect wordfreq-1.2.3.plug",
     "plugsec inspect wordfreq-1.2.3.plug --json",
+    "plugsec inspect acme/wordfreq@1.2.3",
 )
 
 
-def inspect(bundle: Bundle, json: Json = False) -> None:
+_Bundle = Annotated[
+    str, typer.Argument(metavar="BUNDLE|NAME", help="A .plug file, or publisher/name[@version] as installed.")
+]
+
+
+def inspect(bundle: _Bundle, home: Home = None, json: Json = False) -> None:
     """Show what a bundle says of itself, without trusting it: manifest, files, permissions, signatures.
 
     Structure and hashes are checked (exit 4); whether a signature verifies is shown, not enforced.
     """
-    from plugsec_signing import verify as verifying  # noqa: PLC0415
-    from plugsec_signing.bundle import BundleHead, read_bundle  # noqa: PLC0415
-    from plugsec_signing.envelope import FileEntry  # noqa: PLC0415
-
-    class Nowhere:
-        """A reading that only checks."""
-
-        def head(self, head: BundleHead) -> None:
-            """Nothing is enforced here."""
-
-        def begin(self, entry: FileEntry) -> None:
-            """The reader hashes."""
-
-        def chunk(self, data: memoryview) -> None:
-            """Nothing is kept."""
-
     try:
-        fd = verifying.open_bundle(bundle)
-        try:
-            head = read_bundle(fd, Nowhere())
-        finally:
-            os.close(fd)
+        head = _read(bundle, home)
         signatures = [_signature_state(head, name) for name in head.signatures]
         attestations = [_attestation_state(head, name) for name in head.attestations]
     except REFUSALS as err:
@@ -69,6 +56,36 @@ def inspect(bundle: Bundle, json: Json = False) -> None:
         show(f"  attestation {state.get('type', state['sha256'])}  {verdict}")
     if not signatures:
         show("  signature   none: plugsec sign BUNDLE --key FILE")
+
+
+def _read(bundle: str, home: str | None) -> Any:  # noqa: ANN401 - a BundleHead, imported lazily
+    """Read a bundle file, or an installed bundle when the word is a name of the store."""
+    from plugsec_signing import verify as verifying  # noqa: PLC0415
+    from plugsec_signing.bundle import BundleHead, read_bundle  # noqa: PLC0415
+    from plugsec_signing.envelope import FileEntry  # noqa: PLC0415
+    from plugsec_signing.store import names, stored  # noqa: PLC0415
+
+    class Nowhere:
+        """A reading that only checks."""
+
+        def head(self, head: BundleHead) -> None:
+            """Nothing is enforced here."""
+
+        def begin(self, entry: FileEntry) -> None:
+            """The reader hashes."""
+
+        def chunk(self, data: memoryview) -> None:
+            """Nothing is kept."""
+
+    if names.is_stored_name(bundle):
+        store = os.path.join(places(home).data, STORE)
+        with stored.opened_bundle(store, names.parse_name(bundle)) as found:
+            return stored.reading(found)(Nowhere())
+    fd = verifying.open_bundle(bundle)
+    try:
+        return read_bundle(fd, Nowhere())
+    finally:
+        os.close(fd)
 
 
 def _signature_state(head: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 - a BundleHead, imported lazily
