@@ -167,7 +167,7 @@ class _Run:
     def _verify(self) -> VerifiedBundle | UnsafeUnsignedBundle:
         call = self._call
         bundle: VerifiedBundle | UnsafeUnsignedBundle
-        installed = _names_installed(call.bundle)
+        installed = places.names_installed(call.bundle)
         if call.unsafe_unsigned and not installed:
             bundle = verify_unsafe_unsigned(call.bundle, keep_payload=True)
         else:
@@ -461,15 +461,6 @@ def _load_supervision() -> None:
     """Import what watches a run; see _launch."""
     from plugsec.sandbox.seccomp import tables  # noqa: F401, PLC0415
     from plugsec.supervision import attribution, dialects, listener, loop, monitor  # noqa: F401, PLC0415
-
-
-def _names_installed(bundle: str) -> bool:
-    """Whether the word means the store: by its form alone, never by what lies in the working directory."""
-    if bundle.count("/") != 1 or bundle.startswith((".", "/")) or bundle.endswith((".plug", ".plug.zst")):
-        return False
-    from plugsec_signing.store.names import is_stored_name  # noqa: PLC0415 - most bundles are files
-
-    return is_stored_name(bundle)
 
 
 def _choose_method(manifest: Manifest, wanted: str | None) -> str:

@@ -82,6 +82,15 @@ def _resolve(
     )
 
 
+def names_installed(bundle: str) -> bool:
+    """Whether the word means the store: by its form alone, never by what lies in the working directory."""
+    if bundle.count("/") != 1 or bundle.startswith((".", "/")) or bundle.endswith((".plug", ".plug.zst")):
+        return False
+    from plugsec_signing.store.names import is_stored_name  # noqa: PLC0415 - most bundles are files
+
+    return is_stored_name(bundle)
+
+
 def prepare_state(state: str) -> None:
     """Create the state directory (0700) and its format mark; raises StateNewer or StateUnusable."""
     path = os.path.join(state, _FORMAT_FILE)

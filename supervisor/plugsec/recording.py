@@ -9,6 +9,7 @@ from typing import Any
 from plugsec.audit.log import AuditLog, Position
 from plugsec.errors import Refusal
 from plugsec.outcome import Usage, word
+from plugsec.places import names_installed
 from plugsec_policies.decision import Grant
 from plugsec_signing.canonical import encode
 from plugsec_signing.errors import SigningError
@@ -132,7 +133,7 @@ class Recorder:
 def _absolute(path: str) -> str:
     """As a reader of the log can find it; as it was given where the working directory is gone."""
     try:
-        return os.path.abspath(path)
+        return path if names_installed(path) else os.path.abspath(path)
     except OSError:
         return path
 

@@ -21,7 +21,7 @@ class Option:
 
 
 ARGUMENTS = (
-    ("bundle", True, "BUNDLE", "A .plug file."),
+    ("bundle", True, "BUNDLE|NAME", "A .plug file, or publisher/name[@version] as installed; ./FILE is a file."),
     ("method", False, "METHOD", "The method to call; may be left out when there is only one."),
 )
 
@@ -53,6 +53,8 @@ RUN_EXAMPLES = """Examples:
 plugsec run wordfreq-1.2.3.plug count --input example.input.json
 
 plugsec run wordfreq-1.2.3.plug --param text='to be or not to be' --json
+
+plugsec run acme/wordfreq@1.2.3 count --input example.input.json
 
 plugsec run report.plug render --input-file data.csv=./sales.csv --output-dir ./out
 
