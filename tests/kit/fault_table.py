@@ -40,7 +40,8 @@ _BOOT = {
     """,
     "init seccomp": "os.close close_range seccomp socket.sendmsg os.wait4",
     "plugin seccomp": """
-        close_range os.chdir os.open os.dup2 os.close seccomp(listener) socket.sendmsg socket.recvmsg
+        close_range os.set_inheritable os.chdir os.open os.dup2 os.close seccomp(listener) socket.sendmsg
+        socket.recvmsg
         socket.close
     """,
 }
@@ -134,6 +135,7 @@ _ERRNOS = {
     "os.read": (e.EIO, e.ENODEV, e.ENOMEM),
     "os.rmdir": (e.EBUSY,),  # others leave the directory to the next start, which is not this suite's
     "os.set_blocking": (e.EBADF, e.EPERM),
+    "os.set_inheritable": (e.EBADF, e.EINVAL, e.ENOMEM),
     "os.setgroups": (e.EPERM, e.ENOMEM, e.EINVAL),
     "os.setsid": (e.EPERM, e.ENOSYS),
     "os.stat": (e.EACCES, e.EIO, e.ENOMEM, e.ELOOP),

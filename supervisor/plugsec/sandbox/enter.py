@@ -343,6 +343,7 @@ def _plugin(
         at("seccomp", "keep descriptors")
         held = [fd for fd in results if fd >= 0]
         _close_except([0, 1, 2, RPC_FD, CONTROL_FD, *held])
+        os.set_inheritable(CONTROL_FD, False)  # a program closes it by starting; one that cannot, says so
         os.chdir(TMP_DIR)
         runner = _prepare_python(spec) if spec.kind == "python" else None
         at("seccomp", "filter")
@@ -353,8 +354,8 @@ def _plugin(
         for fd in descriptors:
             os.close(fd)
         control.receive(sock)
-        sock.close()
         if runner is not None:
+            sock.close()
             runner()
         os.close(RPC_FD)
         os.execve(spec.program[0], list(spec.program), dict(spec.environment))  # noqa: S606 - step 10
