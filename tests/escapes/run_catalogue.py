@@ -32,7 +32,7 @@ from catalogue.interface import (  # noqa: E402
 )
 from catalogue.table import BATCHES  # noqa: E402
 
-from kit.command import CommandLine  # noqa: E402
+from kit.command import command_line  # noqa: E402
 from kit.outside import host_mounts  # noqa: E402
 
 _NOTHING_STARTS = "without a layer that builtin:strict requires, nothing is started"
@@ -85,7 +85,7 @@ def _first(scene: Scene) -> list[Batch]:
 
 
 def _afterwards(scene: Scene, mounts: int) -> list[Verdict]:
-    said = CommandLine()("audit", "verify", "--home", str(scene.home.home))
+    said = command_line()("audit", "verify", "--home", str(scene.home.home))
     log = Attack(_LOG, "audit", "exit 0", "plugsec audit verify")
     tree = Attack(_MOUNTS, ESCAPE, f"{mounts} mounts", "/proc/self/mountinfo")
     endings = {log: f"exit {said.code}", tree: f"{host_mounts()} mounts"}

@@ -28,6 +28,7 @@ class Host(NamedTuple):
     user: str = "tester"
     user_namespaces: bool = True
     masked_proc: bool = False
+    lacks: frozenset[str] = frozenset()  # layers, by the names of `plugsec doctor`; it has all others
 
 
 def run(base: Image, host: Host, project: Path, command: list[str], *, seconds: int, out: BinaryIO) -> int:

@@ -1,35 +1,57 @@
-"""Run guest_suite.sh on emulated stock hosts: `make test-hosts`, or this file with the names of hosts.
+"""Run the suite and the catalogue of attacks on emulated stock hosts: `make test-hosts`, or this file.
 
-    run.py                          every host of the table
+    run.py                          every host of the table, two at a time
     run.py debian12 …               these
     run.py --build                  build the image and stop (needs root once)
     run.py debian12 -- COMMAND…     another command than the suite, in the project's folder on that host
 
 The project travels as its users get it: the wheel from dist/ and the locked dependencies, installed for the
-guest's own CPython, beside the suite. Exit status 0 when every host passed.
+guest's own CPython, beside the suite. Exit status 0 when every host passed and had the layers that it has to
+have: one more missing, or one back, is a failure.
 """
 
 import hashlib
+import io
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 from guest import Host, run
-from image import HostError, cache, image, prune
+from image import HostError, Image, cache, image, prune
 
 HERE = Path(__file__).parent
 CLONE = HERE.parent.parent
+NAMESPACES = frozenset(
+    f"{kind}-namespace" for kind in ("user", "mount", "pid", "network", "ipc", "uts", "cgroup")
+)
 HOSTS = (
     Host("debian12"),
-    Host("debian12-without-user-namespaces", user_namespaces=False),
+    Host("debian12-without-user-namespaces", user_namespaces=False, lacks=NAMESPACES),
     Host("debian12-masked-proc", masked_proc=True),
     Host("debian12-root", user="root"),
 )
-SUITE_SECONDS = 900  # emulation is about ten times slower than the machine it runs on
+# What the catalogue of attacks needs beside plugsec itself: it is plain Python, and makes its own programs.
+CATALOGUE = (
+    "kit",
+    "escapes/catalogue",
+    "escapes/run_catalogue.py",
+    "signing/signing_kit.py",
+    "signing/hostile_containers.py",
+    "audit/logs.py",
+    "audit/tampering.py",
+)
+SUITE = "sh guest_suite.sh {0}; suite=$?; python3 tests/escapes/run_catalogue.py --host {0} && exit $suite"
+SUMMARY = b"summary: "
+AT_ONCE = 2  # a guest keeps about one processor busy
+SUITE_SECONDS = 600  # emulation is about ten times slower than the machine it runs on
 GUEST_PYTHON = "3.11"
 GUEST_GLIBC = 36
 
@@ -102,6 +124,68 @@ def project(target: Path) -> None:
         check=True,
     )
     shutil.copy(HERE / "guest_suite.sh", target)
+    for name in CATALOGUE:
+        source, copy = HERE.parent / name, target / "tests" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy)
+
+
+class Result(NamedTuple):
+    """How a host's command ended, and what the catalogue says in its summary."""
+
+    host: Host
+    status: int
+    seconds: float
+    summary: dict[str, Any] | None
+
+    def complaints(self) -> Iterator[str]:
+        """Why this host failed; nothing where it passed."""
+        if self.status != 0:
+            yield f"exit {self.status}"
+        if self.summary is None:
+            yield "the catalogue did not finish"
+            return
+        inactive = frozenset(self.summary["inactive"])
+        if unexpected := sorted(inactive - self.host.lacks):
+            yield f"lacks {', '.join(unexpected)}, which this host has to have"
+        if returned := sorted(self.host.lacks - inactive):
+            yield f"has {', '.join(returned)}, which this host is there to lack"
+
+
+class Output(io.RawIOBase):
+    """Passes on what a guest prints and keeps the summary out of it."""
+
+    def __init__(self, to: BinaryIO) -> None:
+        self._to, self._rest = to, b""
+        self.summary: dict[str, Any] | None = None
+
+    def write(self, block: bytes) -> int:  # type: ignore[override]
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        for line in lines:
+            if line.startswith(SUMMARY):
+                self.summary = json.loads(line[len(SUMMARY) :])
+            else:
+                self._to.write(line + b"\n")
+        self._to.flush()
+        return len(block)
+
+
+def play(base: Image, host: Host, target: Path, command: list[str], out: BinaryIO) -> Result:
+    """Run a command on a host; the host's name frames what it prints."""
+    began = time.monotonic()
+    output = Output(out)
+    output.write(f"--- {host.name}\n".encode())
+    try:
+        status = run(base, host, target, command, seconds=SUITE_SECONDS, out=output)
+    except HostError as error:
+        output.write(f"plugsec: {error}\n".encode())
+        status = 1
+    seconds = time.monotonic() - began
+    output.write(f"--- {host.name}: exit {status} after {seconds:.0f} s\n".encode())
+    return Result(host, status, seconds, output.summary)
 
 
 def main(words: list[str]) -> int:
@@ -116,28 +200,46 @@ def main(words: list[str]) -> int:
         print(f"no such host: {', '.join(unknown)}; hosts: {', '.join(table)}", file=sys.stderr)
         return 2
     base = image()
-    failed = []
     with tempfile.TemporaryDirectory(prefix="plugsec-project-") as name:
         target = Path(name)
         project(target)
-        for host in (table[name] for name in names):
-            began = time.monotonic()
-            print(f"--- {host.name}", flush=True)
-            # The suite reads the host's name, to know what it must find there.
-            status = run(
-                base,
-                host,
-                target,
-                command or ["sh", "guest_suite.sh", host.name],
-                seconds=SUITE_SECONDS,
-                out=sys.stdout.buffer,
-            )
-            print(f"--- {host.name}: exit {status} after {time.monotonic() - began:.0f} s", flush=True)
-            if status != 0:
-                failed.append(host.name)
-    if command:
-        return 1 if failed else 0
-    print(f"{len(names) - len(failed)} passed, {len(failed)} failed")
+        if command:
+            results = [play(base, table[host], target, command, sys.stdout.buffer) for host in names]
+            return max(result.status for result in results)
+        results = list(_in_order(base, [table[host] for host in names], target))
+    return _close(results)
+
+
+def _in_order(base: Image, hosts: list[Host], target: Path) -> Iterator[Result]:
+    """Play the suite on AT_ONCE hosts at a time; each one's output comes in one piece, or at once if alone."""
+    outs = [io.BytesIO() if len(hosts) > 1 else sys.stdout.buffer for _ in hosts]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        commands = [["sh", "-c", SUITE.format(host.name)] for host in hosts]
+        plays = [
+            pool.submit(play, base, host, target, command, out)
+            for host, command, out in zip(hosts, commands, outs, strict=True)
+        ]
+        for out, playing in zip(outs, plays, strict=True):
+            result = playing.result()
+            if isinstance(out, io.BytesIO):
+                sys.stdout.buffer.write(out.getvalue())
+                sys.stdout.buffer.flush()
+            yield result
+
+
+def _close(results: list[Result]) -> int:
+    """What each host had and how its attacks ended, and a closing line that counts hosts."""
+    failed = 0
+    for result in results:
+        complaints = list(result.complaints())
+        failed += bool(complaints)
+        ended = list((result.summary or {}).get("attacks", {}).values())
+        counts = ", ".join(f"{ended.count(word)} {word}" for word in ("stopped", "skipped", "ESCAPED"))
+        lacks = ", ".join((result.summary or {}).get("inactive", ())) or "nothing"
+        print(f"{result.host.name}: {counts}; lacks {lacks}; {result.seconds:.0f} s")
+        for complaint in complaints:
+            print(f"{result.host.name}: FAILED: {complaint}")
+    print(f"{len(results) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

@@ -1,6 +1,7 @@
 """The command line inside this process, for suites that type hundreds of commands on slow hosts."""
 
 import contextlib
+import functools
 import io
 import json
 from typing import Any, NamedTuple
@@ -38,3 +39,9 @@ class CommandLine:
             except SystemExit as leaving:
                 code = leaving.code if isinstance(leaving.code, int) else 1 if leaving.code else 0
         return Said(code, out.getvalue(), err.getvalue())
+
+
+@functools.cache
+def command_line() -> CommandLine:
+    """The one command line of this process: building it takes longer than most commands."""
+    return CommandLine()

@@ -13,7 +13,7 @@ import hostile_containers
 import signing_kit as kit
 
 from catalogue.interface import BUNDLE, Attack, Batch, Scene
-from kit.command import CommandLine
+from kit.command import command_line
 from plugsec_signing import keys
 
 _MANIFEST = kit.manifest()
@@ -134,7 +134,7 @@ class Verifier:
         entry = self.trust / "acme.toml"
         entry.write_text(trust or kit.trust_text())
         entry.chmod(0o600)
-        self._command = CommandLine()
+        self._command = command_line()
         self._bundle = directory / "wordfreq-1.2.3.plug"
 
     def __call__(self, data: bytes) -> str:
@@ -190,7 +190,7 @@ def _displayed(scene: Scene) -> Mapping[str, str]:
     summary = "\x1b]52;c;b3duZWQ=\x07\x1b[2J\r\u202eevil\u2066\x9b31m\nplugsec: verified"
     value = kit.manifest(summary=summary, runtime=_RUNTIME, methods={"run": {"summary": summary}})
     path.write_bytes(bundle_of(value))
-    said = CommandLine()("inspect", str(path))
+    said = command_line()("inspect", str(path))
     text = said.stdout + said.stderr
     obeyed = sorted({c for c in text if c != "\n" and not c.isprintable()})
     forged = [line for line in text.splitlines() if line.startswith("plugsec: verified")]

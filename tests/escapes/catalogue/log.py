@@ -17,7 +17,7 @@ import tampering
 
 from catalogue.bundles import Verifier
 from catalogue.interface import AUDIT, Attack, Batch, Scene
-from kit.command import CommandLine
+from kit.command import command_line
 from plugsec.audit.log import AuditLog
 
 _RECORDS = 70  # a checkpoint covers the first 64
@@ -32,7 +32,7 @@ _FIELDS = (("first_seq", "seq"), ("last_seq", "last_seq"), ("file", "file"), ("l
 
 
 def _tampered(scene: Scene) -> Mapping[str, str]:
-    command, endings = CommandLine(), {}
+    command, endings = command_line(), {}
     base = scene.directory / f"logs-{len(os.listdir(scene.directory))}"
     base.mkdir()
     foreign = logs.write(base / "foreign", _RECORDS + 30)
@@ -81,7 +81,7 @@ def _anchored(scene: Scene) -> Mapping[str, str]:
     with AuditLog.open(log) as opened:
         (base / "anchor.note").write_bytes(opened.checkpoint())
     logs.write(fork, 45)
-    command, anchor = CommandLine(), ("--anchor", str(base / "anchor.note"))
+    command, anchor = command_line(), ("--anchor", str(base / "anchor.note"))
     endings = {}
     for name, path, kind in ((_FORKED, fork, "rewritten"), (_ROLLED_BACK, older, "rolled back")):
         said = command("audit", "verify", "--json", "--audit", path, *anchor)
@@ -96,7 +96,7 @@ def _hostile_text(scene: Scene) -> Mapping[str, str]:
     name = '\x1b[2Ja\n{"event":"run.end","decision":"verified"}\r\u202e.plug'
     path = directory / name
     path.write_bytes(kit.pack(signers=()))
-    command = CommandLine()
+    command = command_line()
     command("verify", str(path), "--home", str(verifier.home))
     segment = next(Path(verifier.home).rglob("segment-*.jsonl"))
     lines = segment.read_bytes().split(b"\n")[:-1]
@@ -124,7 +124,7 @@ def _moved(scene: Scene) -> Mapping[str, str]:
     segment = next(home.rglob("segment-*.jsonl"))
     segment.unlink()
     segment.symlink_to(victim)
-    said = CommandLine()("verify", str(home / "wordfreq-1.2.3.plug"), "--json", "--home", str(home))
+    said = command_line()("verify", str(home / "wordfreq-1.2.3.plug"), "--json", "--home", str(home))
     return {
         _LINKED: f"exit {said.code}" if victim.read_text() == "precious" else "the file behind it changed"
     }
