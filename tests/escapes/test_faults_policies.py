@@ -64,7 +64,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundles]:
     yield Bundles(
         home,
         home.bundle({"main.py": _PYTHON}),
-        home.bundle(program, runtime=ONESHOT, modes={"program": PROGRAM}),
+        home.bundle(program, runtime=ONESHOT, modes={"program": PROGRAM}, name="acme/program"),
     )
 
 
