@@ -5,9 +5,11 @@ kit/fault_table.py. By default each call fails at its first and last occurrence 
 with PLUGSEC_ALL_FAULTS=1 at its first, middle and last with all of them.
 """
 
+import _socket
 import collections
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from kit.home import Home
 from plugsec.audit.verify import verify
 from plugsec.outcome import Outcome
 from plugsec.pipeline import Call
+from plugsec.sandbox import control
 
 _ALL = os.environ.get("PLUGSEC_ALL_FAULTS") == "1"
 # What the jail looks like from inside, so that a run that goes on in spite of a fault can be compared.
@@ -267,3 +270,43 @@ def _same_jail(fault: Fault, outcome: Outcome, healthy: Outcome) -> None:
     if degraded == {"denial-report"}:
         assert "EPERM" not in str(facts), fault
     assert facts == expected, fault
+
+
+def test_a_message_whose_descriptors_do_not_fit_is_an_error() -> None:
+    """The kernel drops what there is no room for and says so in a flag; a jail without its listener is not one."""
+    left, right = (
+        _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, end.detach()) for end in _pair()
+    )
+    control.send(left, {"at": "entered"}, (0, 0, 0))
+    before = sorted(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            control.receive(right)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    left.close()
+    right.close()
+
+
+def _pair() -> tuple[_socket.socket, _socket.socket]:
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+
+
+def test_the_last_words_of_a_boot_that_left_are_heard() -> None:
+    """The kernel tells of the unread message first (ECONNRESET), and of the report only when asked again."""
+    left, right = (
+        _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, end.detach()) for end in _pair()
+    )
+    control.send(left, {"do": "enter"})
+    control.send(right, {"at": "failed"})
+    right.close()  # with the message unread
+    assert control.receive(left) == ({"at": "failed"}, ())
+    with pytest.raises(control.PeerGone):
+        control.receive(left)
+    left.close()
