@@ -136,6 +136,7 @@ GOES_ON: dict[str, frozenset[int]] = {
     "init mount-namespace mount": frozenset({errno.EPERM}),
     # What the kernel says to the one after its last; earlier it is looked at twice, and refused.
     "init capabilities prctl(PR_CAPBSET_DROP)": frozenset({errno.EINVAL}),
+    "init capabilities prctl(PR_CAPBSET_READ)": frozenset({errno.EINVAL}),
     # A kernel before 6.3.
     "init capabilities prctl(PR_SET_MDWE)": frozenset({errno.EINVAL}),
     # A kernel before 5.19: asked again without WAIT_KILLABLE_RECV.
@@ -270,6 +271,21 @@ def _same_jail(fault: Fault, outcome: Outcome, healthy: Outcome) -> None:
     if degraded == {"denial-report"}:
         assert "EPERM" not in str(facts), fault
     assert facts == expected, fault
+
+
+SLOW = {
+    "init seccomp seccomp": "init's own filter",
+    "waiter no-new-privs prctl(PR_SET_NO_NEW_PRIVS)": "the waiter's promise",
+    "waiter capabilities capset": "the waiter's capabilities",
+}
+
+
+@pytest.mark.parametrize("site", SLOW)
+def test_no_plugin_starts_while_a_process_of_the_jail_is_still_entering(site: str, bench: Bench) -> None:
+    """Init and the waiter enter beside the plugin; however slow they are, it waits for them."""
+    struck = bench.strike(Fault(site, 1, errno.EPERM + tap.SLOWLY))
+    assert struck.met
+    assert (struck.outcome.outcome, struck.outcome.code) == ("refused", 8), struck.outcome
 
 
 def test_a_message_whose_descriptors_do_not_fit_is_an_error() -> None:

@@ -143,6 +143,7 @@ _ERRNOS = {
     "os.wait4": (e.EINTR, e.EINVAL),
     "os.waitpid": (e.EINTR, e.EINVAL),
     "os.write": (e.ENOSPC, e.EIO, e.EPERM, e.EINVAL, e.EBUSY, e.ENOMEM),
+    "prctl(PR_CAPBSET_DROP)": (e.EPERM, e.EINVAL, e.ENOSYS),
     "prctl(PR_SET_MDWE)": (e.EPERM, e.EINVAL, e.ENOMEM),
     "resource.setrlimit": (e.EPERM, e.EINVAL),
     "seccomp(listener)": (e.ENOMEM, e.EINVAL, e.EBUSY, e.EACCES, e.EPERM, e.ENOSYS, e.EMFILE),

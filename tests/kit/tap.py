@@ -16,10 +16,13 @@ import resource
 import select
 import signal
 import sys
+import time
 import types
 from collections.abc import Callable
 from typing import Any
 
+SLOWLY = 10_000  # added to an errno: it comes after SLOW_S
+SLOW_S = 0.3  # in which any other process of the jail gets as far as it can
 DIES, CRASHES = -1, -2  # instead of an errno: the process leaves without a word; it dies of SIGSEGV
 
 _TAPPED = {module.__name__: module for module in (os, fcntl, resource, select, signal, _socket)}
@@ -70,7 +73,7 @@ class Tap:
             fault = self._seen(name, arguments[0] if arguments else None)
             if not fault:
                 return real(*arguments, **named)
-            die_of(fault)
+            fault = die_of(fault)
             if name in _AFTER:
                 real(*arguments, **named)
             raise OSError(fault, os.strerror(fault), name)
@@ -94,7 +97,7 @@ class Tap:
         fault = self._seen(name, None)
         if not fault:
             return real(*arguments)
-        die_of(fault)
+        fault = die_of(fault)
         ctypes.set_errno(fault)
         return -1
 
@@ -177,13 +180,16 @@ class _TappedLibrary:
         return call
 
 
-def die_of(fault: int) -> None:
-    """End this process where the fault is no errno."""
+def die_of(fault: int) -> int:
+    """End this process where the fault is no errno; otherwise the errno, when its time has come."""
     if fault == DIES:
         os._exit(0)
     if fault == CRASHES:
         # No signal that it sends itself: pid 1 of a namespace ignores those, and a filter may stand before it.
         ctypes.string_at(0)
+    if fault >= SLOWLY:
+        time.sleep(SLOW_S)
+    return fault % SLOWLY
 
 
 # Boot's side --------------------------------------------------------------------------------------------
