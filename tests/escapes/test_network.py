@@ -1,4 +1,4 @@
-"""No network: not the host's loopback, not its unix sockets, not a datagram; the listener saw nobody.
+"""What keeps a plugin off the network, layer by layer; that nobody comes is shown in catalogue/network.py.
 
 The empty network namespace and the filter each hold alone. Without them (and without Landlock, which
 knows connect and abstract names on newer kernels) the same plugin gets through.
@@ -11,44 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from catalogue.network import KINDS, Target, listener, reach
 
 from kit import weak
 from kit.home import Home
-from kit.outside import Canary, Visited, canary, listening
-
-_GUEST = """
-import ctypes, socket
-libc = ctypes.CDLL(None, use_errno=True)
-
-@plugin.method
-def go(family, kind, addresses):
-    said = []
-    for address in addresses:
-        address = tuple(address) if isinstance(address, list) else address
-        try:
-            with socket.socket(family, kind) as sock:
-                sock.settimeout(2)
-                sock.connect(address)
-                sock.send(b"out")
-            said.append("connected")
-        except OSError as error:
-            said.append(f"refused: {error.errno}")
-    return said
-"""
-
-
-class Target:
-    """A listening socket of the host and the addresses by which a plugin would find it."""
-
-    def __init__(self, family: int, kind: int, addresses: list[object], visited: Visited) -> None:
-        self.family, self.kind, self.addresses, self.visited = family, kind, addresses, visited
-
-    def attacked(self, home: Home) -> tuple[int, str]:
-        """How many came, and everything that the outcome says."""
-        call = {"family": self.family, "kind": self.kind, "addresses": self.addresses}
-        outcome = home.attack(_GUEST, input=json.dumps(call).encode())
-        assert outcome.error is None, outcome.error
-        return self.visited.count(), repr(outcome)
+from kit.outside import Canary, canary, listening
 
 
 @pytest.fixture
@@ -58,49 +25,28 @@ def outside() -> Iterator[Canary]:
         yield found
 
 
-@pytest.fixture(
-    params=["TCP", "TCP over IPv6", "UDP", "an abstract unix socket", "a unix socket in the file tree"]
-)
+@pytest.fixture(params=KINDS)
 def target(request: pytest.FixtureRequest, outside: Canary) -> Iterator[Target]:
     """Each kind of listener."""
-    path = outside.directory / "socket"
-    families = {
-        "TCP": (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
-        "TCP over IPv6": (socket.AF_INET6, socket.SOCK_STREAM, ("::1", 0)),
-        "UDP": (socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
-        "an abstract unix socket": (socket.AF_UNIX, socket.SOCK_STREAM, f"\0plugsec-{secrets.token_hex(8)}"),
-        "a unix socket in the file tree": (socket.AF_UNIX, socket.SOCK_STREAM, str(path)),
-    }
-    family, kind, address = families[request.param]
     with ExitStack() as stack:
         try:
-            visited = stack.enter_context(listening(family, kind, address))
+            found = stack.enter_context(listener(request.param, outside))
         except OSError as error:
             pytest.skip(f"network-namespace: this host cannot listen on {request.param}: {error}")
-        addresses: list[object]
-        if path.exists():
-            path.chmod(0o777)
-            addresses = [str(path), f"/host{path}"]
-        elif family == socket.AF_UNIX:
-            addresses = [address]
-        else:
-            addresses = [list(visited.sock.getsockname()[:2])]
-        yield Target(family, kind, addresses, visited)
+        yield found
 
 
-def test_nobody_comes(target: Target, home: Home) -> None:
-    """The filter refuses the socket, and says so to the supervisor."""
-    visits, told = target.attacked(home)
-    assert visits == 0
-    assert "connected" not in told
-    assert "call='socket'" in told
+def _visits(home: Home, target: Target) -> tuple[int, str]:
+    """How many came, and everything that the outcome says."""
+    said = repr(reach(home, {"it": target}))
+    return target.visited.count(), said
 
 
 @pytest.mark.parametrize("missing", ["seccomp", "network-namespace"])
 def test_one_layer_less_and_still_nobody_comes(missing: str, target: Target, home: Home) -> None:
     """The other one holds alone; for a socket in the file tree that other one is the mounts."""
     with weak.without(home.root, missing):
-        visits, told = target.attacked(home)
+        visits, told = _visits(home, target)
     assert visits == 0
     assert "connected" not in told
 
@@ -108,7 +54,7 @@ def test_one_layer_less_and_still_nobody_comes(missing: str, target: Target, hom
 def test_without_the_layers_somebody_comes(target: Target, home: Home) -> None:
     """So the listener can tell."""
     with weak.without(home.root, "seccomp", "network-namespace", "landlock", "mount-namespace"):
-        visits, told = target.attacked(home)
+        visits, told = _visits(home, target)
     assert visits > 0, told
 
 
