@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import psutil
 
 TICK_S = 0.05
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _THREADS_MAX = 4096
 _OWN_TASKS = 1  # init, among the children of the waiter
 
@@ -79,7 +78,7 @@ class Monitor:
     def _from_tree(self) -> str | None:
         import psutil  # noqa: PLC0415 - see the module's docstring
 
-        memory = tasks = 0
+        memory = files = tasks = 0
         waited_for = 0.0
         try:
             tree = psutil.Process(self._pid).children(recursive=True)
@@ -87,13 +86,15 @@ class Monitor:
             return None
         for process in tree:
             try:
-                memory += _memory(process, psutil)
+                own, mapped = _memory(process, psutil)
+                memory, files = memory + own, max(files, mapped)
                 tasks += process.num_threads()
                 times = process.cpu_times()
                 self._cpu_s[process.pid, process.create_time()] = times.user + times.system
                 waited_for += times.user + times.system + times.children_user + times.children_system
             except (psutil.Error, OSError):
                 continue  # it ended in between
+        memory += files
         tasks = max(0, tasks - _OWN_TASKS)
         # A lower bound: a child that nobody waits for and that lives between two ticks is not seen.
         cpu = max(waited_for, sum(self._cpu_s.values()))
@@ -111,13 +112,17 @@ class Monitor:
         )
 
 
-def _memory(process: "psutil.Process", module: object) -> int:
-    """Proportional set size; resident size where /proc does not tell (a process that is not dumpable)."""
+def _memory(process: "psutil.Process", module: object) -> tuple[int, int]:
+    """Bytes that are the process's own, and bytes of files, which all of a jail map alike.
+
+    The proportional set size is the first, with nothing in the second. Where /proc does not tell it (a
+    process that is not dumpable), what was forked and never written counts for each process.
+    """
     try:
         size = int(process.memory_full_info().pss)
     except module.AccessDenied:  # type: ignore[attr-defined]
-        size = int(process.memory_info().rss)
-    return size or _memory_of_threads(process.pid)
+        size = 0
+    return (size, 0) if size else _resident(process.pid)
 
 
 def high_water_bytes(pid: int) -> int:
@@ -139,24 +144,27 @@ def high_water_bytes(pid: int) -> int:
 
 
 def _high_water(pid: str) -> int:
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
+    return _sizes(f"/proc/{pid}/status").get("VmHWM", 0)
 
 
-def _memory_of_threads(pid: int) -> int:
-    """Resident bytes as a live thread shows them: a leader that has exited shows none (proc(5))."""
+def _resident(pid: int) -> tuple[int, int]:
+    """Own and file-backed bytes, from a live thread: a leader that has exited shows none (proc(5))."""
     for thread in os.listdir(f"/proc/{pid}/task")[:_THREADS_MAX]:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/statm", encoding="ascii") as file:
-                pages = int(file.read().split()[1])
-        except OSError:
-            continue
-        if pages:
-            return pages * _PAGE_BYTES
-    return 0
+        sizes = _sizes(f"/proc/{pid}/task/{thread}/status")
+        if "RssAnon" in sizes:
+            return sizes["RssAnon"] + sizes.get("RssShmem", 0), sizes.get("RssFile", 0)
+    return 0, 0
+
+
+def _sizes(path: str) -> dict[str, int]:
+    """The lines of a status file that are in kB, in bytes; empty when the process is gone (proc(5))."""
+    sizes = {}
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if value.endswith(" kB\n"):
+                    sizes[name] = int(value.split()[0]) * 1024
+    except OSError:
+        return {}
+    return sizes
