@@ -61,6 +61,11 @@ class _Segment(NamedTuple):
     size: int
 
 
+def machine_name(number: int) -> str:
+    """Return the uname(2) name of a machine by its number in ELF headers (`e_machine`), or `em-N`."""
+    return _MACHINES.get(number, f"em-{number}")
+
+
 def read_elf(fd: int, offset: int = 0, size: int | None = None) -> Elf:
     """Read the ELF file that begins at `offset` of an open file and is `size` bytes long.
 
@@ -95,7 +100,7 @@ def parse_elf(read: Read, size: int) -> Elf:
     segments = _segments(take, table=header[5], entry_size=header[9], count=header[10])
     strings, numbers = _dynamic(take, segments)
     return Elf(
-        machine=_MACHINES.get(machine, f"em-{machine}"),
+        machine=machine_name(machine),
         kind=_TYPES[kind],
         interpreter=_interpreter(take, segments),
         needed=tuple(strings(number) for number in numbers[_DT_NEEDED]),

@@ -7,7 +7,8 @@
     ├── ProjectMalformed         4   PLG-PRJ-001   plugin.toml: file:line, did-you-mean
     ├── ProjectUnreadable        2   PLG-PRJ-002   no such directory, no plugin.toml
     ├── PackRefused              4   PLG-PCK-001   a file that cannot be in a bundle: link, device, size
-    │   └── SecretFound          4   PLG-PCK-002   a private key or a password file
+    │   ├── SecretFound          4   PLG-PCK-002   a private key or a password file
+    │   └── HintsDisagree        4   PLG-PCK-004   a signature and its schemas in plugin.toml
     ├── PackFailed               2   PLG-PCK-003   the bundle could not be written
     ├── SchemaRefused            4   PLG-SCH-001   a JSON Schema that is wrong, too large, recursive or remote
     ├── SchemaViolation          5   PLG-SCH-002   a value breaks its schema; carries a JSON pointer
@@ -88,6 +89,12 @@ class SecretFound(PackRefused):
     """A file looks like a secret that must not be published (exit 4)."""
 
     id = "PLG-PCK-002"
+
+
+class HintsDisagree(PackRefused):
+    """A method's signature and its schemas in plugin.toml cannot both be right (exit 4)."""
+
+    id = "PLG-PCK-004"
 
 
 class PackFailed(PluginError):

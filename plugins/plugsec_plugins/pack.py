@@ -2,7 +2,7 @@
 
     1. read plugin.toml and every schema it names        (project.py)
     2. find the files                                     (walk.py)
-    3. hash each, looking for private keys as they pass
+    3. hash each, looking for private keys as they pass; hold signatures against schemas (hints.py)
     4. write the manifest, canonically, and read it back as any reader would
     5. write the bundle beside its final name, then rename: a failure leaves nothing
 
@@ -21,13 +21,16 @@ from typing import Any, BinaryIO
 
 from plugsec_plugins import elf
 from plugsec_plugins.errors import ElfMalformed, PackFailed, PackRefused, SecretFound
+from plugsec_plugins.fields import module_files
+from plugsec_plugins.foreign import HEAD_BYTES, foreign
+from plugsec_plugins.hints import SOURCE_BYTES_MAX, Schemas, check_hints
 from plugsec_plugins.manifest import EXECUTABLE, parse_manifest
 from plugsec_plugins.project import PROJECT_FILE, Project, SchemaSource, read_project
 from plugsec_plugins.secrets import OVERLAP, holds_private_key
 from plugsec_plugins.walk import Found, find_files
 from plugsec_policies.limits import word_of
 from plugsec_policies.permissions import permission_to_plain
-from plugsec_signing import canonical
+from plugsec_signing import canonical, zstd
 from plugsec_signing.bundle import write_bundle
 from plugsec_signing.envelope import MANIFEST_SCHEMA, MAX_PAYLOAD_BYTES, FileEntry, parse_envelope
 from plugsec_signing.record import NamedTuple
@@ -51,29 +54,34 @@ class _Payload(NamedTuple):
 
     entry: FileEntry
     content: bytes | None  # None: read from the directory
+    head: bytes = b""  # how a file of the directory begins
 
 
 def pack(directory: str, out_path: str | None = None, *, created: str | None = None) -> Packed:
     """Pack the plugin in `directory`; without `out_path` as PLUGIN-VERSION.plug in the working directory.
 
     `created` (RFC 3339, UTC) takes the place of what plugin.toml says. Raises ProjectMalformed,
-    ProjectUnreadable, PackRefused, SecretFound, ManifestMalformed and PackFailed; then there is no output.
+    ProjectUnreadable, PackRefused (SecretFound, HintsDisagree), ManifestMalformed and PackFailed; then
+    there is no output. With a name that ends in `.zst` the bundle is compressed (`plugsec_signing.zstd`).
     """
     project = read_project(directory)  # 1
     if created is not None:
         project = project._replace(created=created)
     found, hidden = find_files(directory, project.exclude)  # 2
     payload = _payload(project, found)  # 3
-    manifest = manifest_of(
-        project, [each.entry for each in payload.values()], _machine(project, payload)
-    )  # 4
+    machine, doubts = _machine(project, payload), tuple(_doubts(project, payload))
+    manifest = manifest_of(project, [each.entry for each in payload.values()], machine)  # 4
     manifest_bytes = canonical.encode(manifest)
     parse_manifest(parse_envelope(manifest_bytes))
     if out_path is None:
         out_path = f"{project.name.partition('/')[2]}-{project.version}.plug"
     _write(project, out_path, manifest_bytes, payload)  # 5
     bundle_id = "sha256:" + hashlib.sha256(manifest_bytes).hexdigest()
-    return Packed(out_path, bundle_id, (*_warnings(project, payload), *_left_out(hidden)))
+    return Packed(
+        out_path,
+        bundle_id,
+        (*_warnings(project, payload), *doubts, *_foreign_code(payload, machine), *_left_out(hidden)),
+    )
 
 
 def manifest_of(project: Project, files: list[FileEntry], machine: str = "") -> dict[str, Any]:
@@ -123,7 +131,7 @@ def _method(project: Project, name: str) -> dict[str, Any]:
 
 def _payload(project: Project, found: tuple[Found, ...]) -> dict[str, _Payload]:
     """Return all payload files by path, in byte order of the path."""
-    payload = {file.path: _Payload(_hash(project.directory, file), None) for file in found}
+    payload = {file.path: _read(project.directory, file) for file in found}
     for source in _schemas(project):
         if not source.inline:
             if source.path not in payload:
@@ -163,23 +171,31 @@ def _schema_bytes(source: SchemaSource) -> bytes:
     return json.dumps(source.value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def _hash(directory: str, file: Found) -> FileEntry:
-    digest, size, tail = hashlib.sha256(), 0, b""
+def _read(directory: str, file: Found) -> _Payload:
+    digest, size, head, tail = hashlib.sha256(), 0, b"", b""
     with _open(directory, file.path) as stream:
+        _check_size(file.path, os.fstat(stream.fileno()).st_size)
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
+            head = head or chunk[:HEAD_BYTES]
             size += len(chunk)
-            if size > MAX_PAYLOAD_BYTES:
-                raise PackRefused(
-                    f"{file.path} is larger than a bundle can be", f"exclude it in {PROJECT_FILE}"
-                )
+            _check_size(file.path, size)  # it may be growing
             if holds_private_key(tail + chunk):
                 raise SecretFound(
                     f"{file.path} holds a private key",
                     f'add "{file.path}" to exclude in {PROJECT_FILE}, and keep keys elsewhere',
                 )
             tail = chunk[-OVERLAP:]
-    return FileEntry(file.path, size, EXECUTABLE if file.executable else PLAIN, digest.hexdigest())
+    mode = EXECUTABLE if file.executable else PLAIN
+    return _Payload(FileEntry(file.path, size, mode, digest.hexdigest()), None, head)
+
+
+def _check_size(path: str, size: int) -> None:
+    if size > MAX_PAYLOAD_BYTES:
+        raise PackRefused(
+            f"{path} is larger than the {MAX_PAYLOAD_BYTES} bytes that all files of a bundle can have",
+            f'add "{path}" to exclude in {PROJECT_FILE}, and pass large data as an input file',
+        )
 
 
 def _open(directory: str, path: str) -> BinaryIO:
@@ -233,7 +249,10 @@ def _write(project: Project, out_path: str, manifest_bytes: bytes, payload: Mapp
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             with open(fd, "wb") as out:
-                write_bundle(out, manifest_bytes, {}, {}, open_payload)
+                frame = zstd.FrameWriter(out) if zstd.is_frame_name(out_path) else None
+                write_bundle(frame or out, manifest_bytes, {}, {}, open_payload)
+                if frame is not None:
+                    frame.finish()
                 out.flush()
                 os.fsync(out.fileno())
             os.rename(temporary, out_path)
@@ -268,6 +287,26 @@ def _warnings(project: Project, payload: Mapping[str, _Payload]) -> Iterator[str
         if not permission.reason:
             yield f"the permission {permission.name} gives no reason: whoever must allow it will ask"
     yield from _script_warnings(project, payload)
+
+
+def _doubts(project: Project, payload: Mapping[str, _Payload]) -> Iterator[str]:
+    """Hold the entry module's signatures against the schemas; raises HintsDisagree."""
+    path = next((each for each in module_files(project.runtime.entry) if each in payload), "")
+    if project.runtime.kind != "python" or not path:
+        return
+    schemas = {
+        name: Schemas(*(each.value if each is not None else None for each in (method.input, method.output)))
+        for name, method in project.methods.items()
+    }
+    yield from check_hints(_head(project, path, SOURCE_BYTES_MAX + 1), path, schemas)
+
+
+def _foreign_code(payload: Mapping[str, _Payload], machine: str) -> Iterator[str]:
+    machine = machine or os.uname().machine
+    for path, each in payload.items():
+        other = foreign(each.head, machine)
+        if other:
+            yield f"{path} is native code for {other}: it does not run on {machine}"
 
 
 def _script_warnings(project: Project, payload: Mapping[str, _Payload]) -> Iterator[str]:

@@ -5,11 +5,15 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
 import plugins_kit as kit
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plugsec_plugins import pack as packing
 from plugsec_plugins.errors import (
@@ -504,3 +508,148 @@ def test_a_broken_plugin_toml_leaves_nothing(tmp_path, out):
     with pytest.raises(ProjectMalformed):
         pack(str(kit.project(tmp_path / "p", "nonsense")), out)
     assert not os.path.exists(out)
+
+
+# What travels along -----------------------------------------------------------------------------------------------------------------
+
+
+def native(machine: int, *, bits: int = 2) -> bytes:
+    return b"\x7fELF" + bytes((bits, 1, 1)) + bytes(11) + machine.to_bytes(2, "little") + bytes(44)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (native(243), "riscv64"),
+        (native(62, bits=1), "32-bit"),
+        (
+            native(183 if os.uname().machine == "x86_64" else 62),
+            "aarch64" if os.uname().machine == "x86_64" else "x86_64",
+        ),
+        (b"MZ\x90\0" + bytes(60), "Windows"),
+        (b"\xcf\xfa\xed\xfe" + bytes(60), "macOS"),
+    ],
+)
+def test_native_code_for_another_machine_is_told(tmp_path, out, content, words):
+    directory = kit.project(tmp_path / "p", lib__native=content)
+    (warning,) = pack(str(directory), out).warnings
+    assert warning.startswith("lib/native is native code for ")
+    assert words in warning
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"MZ is how this text begins", b"\x7fELF", native(62 if os.uname().machine == "x86_64" else 183)],
+)
+def test_code_for_this_machine_and_text_say_nothing(tmp_path, out, content):
+    assert pack(str(kit.project(tmp_path / "p", lib__native=content)), out).warnings == ()
+
+
+def test_a_file_over_the_cap_is_refused_before_it_is_read(tmp_path, out):
+    directory = kit.project(tmp_path / "p")
+    with open(directory / "huge.bin", "wb") as file:
+        os.truncate(file.fileno(), 4 * 1024**3 + 1)  # sparse: takes no disk
+    with pytest.raises(PackRefused, match=r"huge\.bin is larger") as caught:
+        pack(str(directory), out)
+    assert 'add "huge.bin" to exclude' in caught.value.hint
+    kit.project(directory, kit.PROJECT.replace('"tests/**"', '"huge.bin"'))
+    pack(str(directory), out)
+
+
+def test_a_name_that_ends_in_zst_gives_a_compressed_bundle(tmp_path, out):
+    zstd = pytest.importorskip("backports.zstd", reason="the extra plugsec[zstd] is not installed")
+    directory = str(kit.project(tmp_path / "p"))
+    plain, framed = pack(directory, out), pack(directory, out + ".zst")
+    assert framed.bundle_id == plain.bundle_id == verify_unsafe_unsigned(framed.path).bundle_id
+    assert zstd.decompress(Path(framed.path).read_bytes()) == Path(out).read_bytes()
+
+
+# Two builds, as different as two machines ---------------------------------------------------------------------------------------------
+
+BUILD = """
+import os, sys
+directory, out, umask, order = sys.argv[1:]
+os.umask(int(umask, 8))
+real = os.scandir
+class Ordered:  # the directory's order is the file system's affair: both extremes are tried
+    def __init__(self, fd):
+        with real(fd) as entries:
+            self.entries = sorted(entries, key=lambda entry: entry.name, reverse=order == "down")
+    def __enter__(self): return iter(self.entries)
+    def __exit__(self, *_): pass
+os.scandir = Ordered
+from plugsec_plugins.pack import pack
+print(pack(directory, out).bundle_id)
+"""
+
+
+def test_two_builds_in_two_environments_give_the_same_bytes(tmp_path):
+    """What CI compares: another umask, locale, time zone, hash seed, file order, directory, clock and modes."""
+    one = kit.project(
+        tmp_path / "one", **{f"lib__{letter}{n}.py": f"{n}\n" * n for n in range(9) for letter in "aZ_"}
+    )
+    (one / "run.sh").write_text("#!/bin/sh\n")
+    (one / "run.sh").chmod(0o755)
+    two = tmp_path / "zwei drei" / "ü"
+    for source in sorted(one.rglob("*"), reverse=True):
+        if source.is_file():
+            target = two / source.relative_to(one)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            target.chmod(0o744 if source.name == "run.sh" else 0o660)
+            os.utime(target, (1, 1))
+    builds = []
+    for directory, umask, order, environment in (
+        (one, "022", "up", {"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "1"}),
+        (
+            two,
+            "077",
+            "down",
+            {"LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "2", "LANGUAGE": "tr"},
+        ),
+    ):
+        out = str(tmp_path / f"{order}.plug")
+        done = subprocess.run(
+            [sys.executable, "-c", BUILD, str(directory), out, umask, order],
+            env={"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"], **environment},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        builds.append((done.stdout, Path(out).read_bytes()))
+    assert builds[0] == builds[1]
+
+
+CONTENTS = st.dictionaries(
+    st.from_regex(r"[a-zA-Z_]{1,4}(/[a-z]{1,3})?", fullmatch=True).map(lambda name: f"d/{name}x"),
+    st.binary(max_size=600),
+    max_size=6,
+)
+
+
+@given(CONTENTS, st.booleans(), st.integers(0, 0o77), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_any_tree_gives_the_same_bytes_in_any_order_under_any_mask(contents, swap, mask, random):
+    with tempfile.TemporaryDirectory() as root:
+        made = []
+        for number in (0, 1):
+            names = list(contents)
+            random.shuffle(names)
+            old = os.umask(mask if number == swap else 0o022)
+            try:
+                directory = kit.project(Path(root, f"p{number}"))
+                try:
+                    for name in names:
+                        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+                        (directory / name).write_bytes(contents[name])
+                except OSError:
+                    return  # one name is another's directory: no such tree
+                made.append(pack(str(directory), f"{root}/{number}.plug"))
+            except PackRefused:
+                made.append(None)
+            except SigningError:
+                made.append(None)  # names that differ in case only
+            finally:
+                os.umask(old)
+        if None in made:
+            assert made == [None, None]
+        else:
+            assert Path(made[0].path).read_bytes() == Path(made[1].path).read_bytes()

@@ -28,6 +28,7 @@ _EXAMPLES = {
     "pack": examples(
         "plugsec pack wordfreq",
         "plugsec pack wordfreq -o dist/wordfreq.plug",
+        "plugsec pack wordfreq -o dist/wordfreq.plug.zst",
         "plugsec pack wordfreq --json",
     ),
 }
@@ -69,7 +70,12 @@ def pack(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the plugin in DIR as a bundle: the same sources always give the same bytes."""
+    """Write the plugin in DIR as a bundle: the same sources always give the same bytes.
+
+    Refused, with what to do: links, sockets and other special files, what looks like a secret, signatures
+    that contradict their schemas; `exclude` in plugin.toml leaves files out. A FILE that ends in .zst is
+    compressed (plugsec[zstd]); the bundle inside, and its id, are the same.
+    """
     from plugsec.exchange.display import escape  # noqa: PLC0415
     from plugsec_plugins.pack import pack as write  # noqa: PLC0415
 
