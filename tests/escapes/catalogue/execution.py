@@ -212,6 +212,9 @@ OTHER_WAYS = {
 }  # fmt: skip
 
 
+# The filter's own signal; a fault where the kernel has no such convention; and what an emulated processor
+# that cannot go to 32-bit mode makes of the attempt.
+_FATAL = ("SIGSYS", "SIGSEGV", "SIGKILL")
 FOREIGN = {
     "int 0x80": INT80_GETPID,
     "execve by int 0x80": INT80_EXECVE,
@@ -263,7 +266,8 @@ def _foreign(scene: Scene) -> Mapping[str, str]:
     for name, code in FOREIGN.items():
         outcome = started(run_native(scene.home, code + elf.answers_seven()))
         said = outcome.error.message if outcome.error else f"it went on: {outcome.result}"
-        endings[_CONVENTION + name] = "killed" if "SIGSYS" in said or "SIGSEGV" in said else said
+killed = any(signal in said for signal in _FATAL)
+        endings[_CONVENTION + name] = "killed" if killed else said
     return endings
 
 
