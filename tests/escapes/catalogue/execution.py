@@ -266,7 +266,7 @@ def _foreign(scene: Scene) -> Mapping[str, str]:
     for name, code in FOREIGN.items():
         outcome = started(run_native(scene.home, code + elf.answers_seven()))
         said = outcome.error.message if outcome.error else f"it went on: {outcome.result}"
-killed = any(signal in said for signal in _FATAL)
+        killed = any(signal in said for signal in _FATAL)
         endings[_CONVENTION + name] = "killed" if killed else said
     return endings
 
