@@ -28,7 +28,7 @@ from plugsec_signing.store.stored import (
 )
 from plugsec_signing.store.sweep import PAYLOAD, set_aside, sweep
 from plugsec_signing.tree import DIRECTORY, TreeWriter, cannot_write, read_payload, remove_tree, write_small
-from plugsec_signing.verify import VerifiedBundle
+from plugsec_signing.verify import VerifiedBundle, check_attestations, check_signatures
 
 Sync = Callable[[int], None]  # make everything on this descriptor's file system durable: syncfs(2)
 
@@ -274,14 +274,17 @@ class _Nowhere:
 
 
 def _intact(where: Directories, name: str, version: indexes.Version) -> bool:
-    """Say whether a tree is there as it was installed: every byte is read. A predicate of no trust."""
+    """Say whether a tree is there as it was installed, whoever is trusted: every byte of it is read."""
     try:
         os.stat(version.bundle_id.removeprefix("sha256:"), dir_fd=where.objects, follow_symlinks=False)
         stored = open_tree(where, name, version)
     except (OSError, SigningError):
         return False
     try:
-        read_payload(stored.payload, read_head(stored).envelope.files, _Nowhere())
+        head = read_head(stored)
+        check_signatures(head)
+        check_attestations(head, None, 0)
+        read_payload(stored.payload, head.envelope.files, _Nowhere())
     except SigningError:
         return False
     finally:

@@ -1,0 +1,538 @@
+"""Installing, removing, rolling back, collecting; and everything that can be wrong with what is stored."""
+
+import os
+import shutil
+import stat
+
+import pytest
+import signing_kit as kit
+import store_kit as shop
+from store_kit import (
+    current,
+    everything,
+    install,
+    remove,
+    roll_back,
+    tree_of,
+    verified,
+    writable,
+    write_bundle,
+)
+
+from plugsec_signing import payload
+from plugsec_signing.errors import (
+    BundleError,
+    NotInstalled,
+    SignatureRefused,
+    SigningError,
+    StoreError,
+    StoreUnusable,
+    TrustRefused,
+)
+from plugsec_signing.store import changes, directories
+from plugsec_signing.store.names import parse_name
+from plugsec_signing.store.stored import opened_bundle, verify_stored
+from plugsec_signing.trust import TrustStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "data" / "store"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write_bundle(tmp_path)
+
+
+def test_an_installed_bundle_verifies_and_holds_the_very_bytes(store, bundle):
+    evidence, done = install(store, bundle)
+    assert (done.new, done.before, done.version.version) == (True, None, "1.2.3")
+    assert done.version.bundle_id == evidence.bundle_id
+    assert verified(store) == kit.FILES
+    again = verify_stored(str(store), parse_name("acme/wordfreq@1.2.3"), shop.TRUST, kit.NOW)
+    assert [signer.key_id for signer in again.signers] == ["acme-release"]
+    again.close()
+
+
+def test_what_is_installed_is_read_only_and_content_addressed(store, bundle, monkeypatch):
+    old = os.umask(0o077)
+    try:
+        evidence, _ = install(store, bundle)
+    finally:
+        os.umask(old)
+    tree = tree_of(store)
+    assert tree == store / "sha256" / evidence.bundle_id.removeprefix("sha256:")
+    modes = {str(path.relative_to(tree)): stat.S_IMODE(path.stat().st_mode) for path in tree.rglob("*")}
+    assert stat.S_IMODE(tree.stat().st_mode) == 0o555
+    assert {modes[name] for name in ("payload", "payload/lib", "signatures", "attestations")} == {0o555}
+    assert (modes["payload/run"], modes["payload/lib/count.py"], modes["manifest.json"]) == (
+        0o555,
+        0o444,
+        0o444,
+    )
+    assert stat.S_IMODE(store.stat().st_mode) == 0o700
+
+
+def test_installing_again_changes_nothing_but_gives_missing_signatures(store, tmp_path):
+    install(store, write_bundle(tmp_path))
+    before = everything(store)
+    _, done = install(store, write_bundle(tmp_path))
+    assert (done.new, everything(store)) == (False, before)
+    _, done = install(store, write_bundle(tmp_path, signers=(kit.ACME, kit.REVIEW)))
+    assert not done.new
+    assert len(list((tree_of(store) / "signatures").iterdir())) == 2
+    install(store, write_bundle(tmp_path))
+    assert len(list((tree_of(store) / "signatures").iterdir())) == 2, "and takes none away"
+    assert verified(store) == kit.FILES
+
+
+def test_an_installed_bundle_takes_no_more_signatures_than_a_bundle_can_have(store, tmp_path):
+    signers = [kit.signer(40 + number) for number in range(17)]
+    install(store, write_bundle(tmp_path, signers=(kit.ACME, *signers[:12])))
+    with pytest.raises(StoreUnusable) as refused:
+        install(store, write_bundle(tmp_path, signers=(kit.ACME, *signers[12:])))
+    assert refused.value.id == "PLG-STO-011"
+    assert verified(store) == kit.FILES
+
+
+def test_versions_lie_side_by_side_and_the_last_one_is_current(store, tmp_path):
+    for version, release in (("1.0.0", 1), ("1.1.0", 2), ("2.0.0", 3)):
+        install(store, write_bundle(tmp_path, version, release))
+    assert current(store) == "2.0.0"
+    assert current(store, "acme/wordfreq@1.1.0") == "1.1.0"
+    assert roll_back(store).version == "1.1.0"
+    assert current(store) == "1.1.0"
+    changed = remove(store, "1.1.0")
+    assert (changed.before, changed.version) == ("1.1.0", "1.0.0")
+    assert [each.version for each in changes.installed(str(store))[0].versions] == ["1.0.0", "2.0.0"]
+    assert remove(store, "1.0.0", "2.0.0").version is None
+    assert everything(store) == ["format", "index", "sha256", "tmp"]
+
+
+def test_plugins_whose_names_look_alike_are_apart(store, tmp_path):
+    for name in ("acme/a.b", "acme/a-b", "acme/a_b", "acme/ab"):
+        install(store, write_bundle(tmp_path, name=name))
+    assert [index.name for index in changes.installed(str(store))] == sorted(
+        ["acme/a.b", "acme/a-b", "acme/a_b", "acme/ab"]
+    )
+    remove(store, "1.2.3", name="acme/a-b")
+    assert verified(store, "acme/a.b") == kit.FILES
+
+
+NOT_THERE = {
+    "nothing is installed": ("acme/wordfreq", False),
+    "another plugin is": ("acme/other", True),
+    "another version is": ("acme/wordfreq@9.9.9", True),
+}
+
+
+@pytest.mark.parametrize("name", NOT_THERE)
+def test_what_is_not_installed_is_exit_2_with_the_next_step(name, store, bundle):
+    word, there = NOT_THERE[name]
+    if there:
+        install(store, bundle)
+    wanted = parse_name(word)
+    for attempt in (
+        lambda: verified(store, word),
+        lambda: remove(store, wanted.version or "1.2.3", name=wanted.name),
+        *([] if wanted.version else [lambda: roll_back(store, wanted.name)]),
+    ):
+        with pytest.raises(NotInstalled) as refused:
+            attempt()
+        assert (refused.value.id, refused.value.code) == ("PLG-STO-007", 2)
+        assert refused.value.hint
+
+
+def test_another_bundle_of_the_same_version_is_refused_and_changes_nothing(store, tmp_path):
+    install(store, write_bundle(tmp_path))
+    before = everything(store)
+    with pytest.raises(StoreUnusable) as refused:
+        install(store, write_bundle(tmp_path, release=8))
+    assert refused.value.id == "PLG-STO-009"
+    assert everything(store) == before
+
+
+@pytest.mark.parametrize("signers", [(), (kit.STRANGER,)], ids=["unsigned", "a stranger's"])
+def test_a_bundle_that_nobody_trusted_signed_leaves_nothing_in_the_store(signers, store, tmp_path):
+    with pytest.raises(TrustRefused):
+        install(store, write_bundle(tmp_path, signers=signers))
+    assert everything(store) == ["format", "index", "sha256", "tmp"]
+
+
+def test_a_bundle_that_is_cut_short_leaves_nothing_in_the_store(store, tmp_path):
+    path = write_bundle(tmp_path)
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) - 2048)
+    with pytest.raises(BundleError):
+        install(store, path)
+    assert everything(store) == ["format", "index", "sha256", "tmp"]
+
+
+def test_a_change_that_cannot_be_recorded_does_not_happen(store, tmp_path):
+    class Unrecordable(Exception):
+        pass
+
+    def refuse(*_):
+        raise Unrecordable
+
+    install(store, write_bundle(tmp_path, "1.0.0", 1))
+    install(store, write_bundle(tmp_path, "1.1.0", 2))
+    before, index = everything(store), changes.installed(str(store))
+    for attempt in (
+        lambda: install(store, write_bundle(tmp_path, "1.2.0", 3), announce=refuse),
+        lambda: changes.remove(str(store), shop.NAME, lambda _: ("1.1.0",), announce=refuse),
+        lambda: changes.roll_back(str(store), shop.NAME, announce=refuse),
+    ):
+        with pytest.raises(Unrecordable):
+            attempt()
+        assert (everything(store), changes.installed(str(store))) == (before, index)
+
+
+# What is wrong with a stored tree: how to bring it about, and the refusal's id.
+
+
+def _edit(tree):
+    path = tree / "payload" / "run"
+    with writable(path):
+        path.write_bytes(b"#!/bin/SH\n")
+
+
+def _grow(tree):
+    path = tree / "payload" / "run"
+    with writable(path):
+        path.write_bytes(kit.FILES["run"] + b"x")
+
+
+def _remove(tree):
+    with writable(tree / "payload" / "run"):
+        (tree / "payload" / "run").unlink()
+
+
+def _stray(tree):
+    with writable(tree / "payload" / "lib" / "new.py"):
+        (tree / "payload" / "lib" / "new.py").write_text("")
+
+
+def _stray_directory(tree):
+    with writable(tree / "payload" / "new"):
+        (tree / "payload" / "new").mkdir()
+
+
+def _link(tree):
+    path = tree / "payload" / "run"
+    with writable(path):
+        path.rename(tree.parent.parent / "elsewhere")
+        path.symlink_to(tree.parent.parent / "elsewhere")
+
+
+def _linked_directory(tree):
+    path = tree / "payload" / "lib"
+    with writable(path):
+        path.rename(tree.parent.parent / "elsewhere")
+        path.symlink_to(tree.parent.parent / "elsewhere")
+
+
+def _fifo(tree):
+    path = tree / "payload" / "run"
+    with writable(path):
+        path.unlink()
+        os.mkfifo(path)
+
+
+def _mode(tree):
+    (tree / "payload" / "run").chmod(0o755)
+
+
+def _others_may_write(tree):
+    (tree / "payload" / "lib").chmod(0o777)
+
+
+def _manifest(tree):
+    path = tree / "manifest.json"
+    with writable(path):
+        path.write_bytes(kit.manifest(release=99))
+
+
+def _manifest_link(tree):
+    path = tree / "manifest.json"
+    with writable(path):
+        path.rename(tree.parent.parent / "elsewhere")
+        path.symlink_to(tree.parent.parent / "elsewhere")
+
+
+def _no_payload(tree):
+    with writable(tree / "payload"):
+        shutil.move(tree / "payload", tree.parent.parent / "elsewhere")
+
+
+def _no_signatures(tree):
+    with writable(tree / "signatures"):
+        shutil.move(tree / "signatures", tree.parent.parent / "elsewhere")
+
+
+def _odd_signature(tree):
+    with writable(tree / "signatures" / "x"):
+        (tree / "signatures" / "x").write_text("")
+
+
+def _broken_signature(tree):
+    path = next((tree / "signatures").iterdir())
+    with writable(path):
+        path.write_bytes(kit.armour(kit.ACME, kit.manifest(release=8)))
+
+
+def _removed_signature(tree):
+    path = next((tree / "signatures").iterdir())
+    with writable(path):
+        path.unlink()
+
+
+def _forged_attestation(tree):
+    with writable(tree / "attestations" / ("0" * 64 + ".dsse.json")):
+        (tree / "attestations" / ("0" * 64 + ".dsse.json")).write_text("{}")
+
+
+def _another_bundle(tree):
+    other = tree.parent.parent / "elsewhere"
+    tree.chmod(0o755)
+    tree.rename(other)
+    tree.symlink_to(other)
+
+
+DAMAGE = {
+    "a byte of a file": (_edit, "PLG-STO-003"),
+    "a longer file": (_grow, "PLG-STO-003"),
+    "a file is gone": (_remove, "PLG-STO-003"),
+    "a file too many": (_stray, "PLG-STO-003"),
+    "a directory too many": (_stray_directory, "PLG-STO-003"),
+    "a link instead of a file": (_link, "PLG-STO-003"),
+    "a link instead of a directory": (_linked_directory, "PLG-STO-003"),
+    "a link instead of the tree": (_another_bundle, "PLG-STO-003"),
+    "a pipe instead of a file": (_fifo, "PLG-STO-003"),
+    "another mode": (_mode, "PLG-STO-003"),
+    "a directory that others may write": (_others_may_write, "PLG-STO-003"),
+    "another manifest": (_manifest, "PLG-STO-003"),
+    "a link instead of the manifest": (_manifest_link, "PLG-STO-003"),
+    "no payload": (_no_payload, "PLG-STO-003"),
+    "no signatures": (_no_signatures, "PLG-STO-003"),
+    "something else among the signatures": (_odd_signature, "PLG-STO-003"),
+    "an attestation under another hash": (_forged_attestation, "PLG-STO-003"),
+    "a signature over another manifest": (_broken_signature, "PLG-SIG-005"),
+    "the signature is gone": (_removed_signature, "PLG-TRU-001"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_stored_bundle_that_was_changed_is_refused_and_installing_again_repairs_it(name, store, bundle):
+    damage, error_id = DAMAGE[name]
+    install(store, bundle)
+    damage(tree_of(store))
+    with pytest.raises(SigningError) as refused:
+        verified(store)
+    assert (refused.value.id, refused.value.code) == (error_id, 4 if "STO" in error_id else 3)
+    install(store, bundle)
+    assert verified(store) == kit.FILES
+
+
+def test_a_stored_bundle_is_judged_by_the_trust_store_of_today(store, bundle):
+    install(store, bundle)
+    with pytest.raises(TrustRefused) as refused:
+        verified(store, trust=TrustStore.from_plain([]))
+    assert refused.value.id == "PLG-TRU-002"
+    with pytest.raises(TrustRefused) as refused:
+        verified(store, trust=kit.store(kit.trust_text(valid_before="2027-01-16")), now=kit.NOW + 10 * 86400)
+    assert refused.value.id == "PLG-TRU-005"
+
+
+def test_an_index_that_names_another_bundle_is_refused(store, tmp_path):
+    install(store, write_bundle(tmp_path, "1.0.0", 1))
+    install(store, write_bundle(tmp_path, "2.0.0", 2))
+    path = store / "index" / "acme+wordfreq.json"
+    ids = [each.bundle_id for each in changes.installed(str(store))[0].versions]
+    text = path.read_text()
+    path.write_text(text.replace(ids[1], "@").replace(ids[0], ids[1]).replace("@", ids[0]))
+    with pytest.raises(StoreError) as refused:
+        verified(store)
+    assert refused.value.id == "PLG-STO-003"
+
+
+def test_a_tree_that_vanished_is_refused_and_installed_again(store, bundle):
+    install(store, bundle)
+    tree = tree_of(store)
+    shutil.copytree(tree, tree.parent.parent / "elsewhere")
+    tree.chmod(0o755)
+    tree.rename(tree.parent.parent / "moved")
+    with pytest.raises(StoreError) as refused:
+        verified(store)
+    assert refused.value.id == "PLG-STO-003"
+    install(store, bundle)
+    assert verified(store) == kit.FILES
+
+
+# The store's own directories.
+
+
+def _shared(store):
+    store.chmod(0o777)
+
+
+def _shared_index(store):
+    (store / "index").chmod(0o775)
+
+
+def _linked_store(store):
+    store.rename(store.parent / "elsewhere")
+    store.symlink_to(store.parent / "elsewhere")
+
+
+def _linked_objects(store):
+    (store / "sha256").rename(store.parent / "elsewhere")
+    (store / "sha256").symlink_to(store.parent / "elsewhere")
+
+
+def _file_instead(store):
+    (store / "tmp").rmdir()
+    (store / "tmp").write_text("")
+
+
+def _newer(store):
+    (store / "format").write_text("2\n")
+
+
+def _no_number(store):
+    (store / "format").write_text("x")
+
+
+def _damaged_index(store):
+    (store / "index" / "acme+wordfreq.json").write_text("{}")
+
+
+STORES = {
+    "others may write it": (_shared, "PLG-STO-001"),
+    "others may write its index": (_shared_index, "PLG-STO-001"),
+    "it is a link": (_linked_store, "PLG-STO-001"),
+    "a directory of it is a link": (_linked_objects, "PLG-STO-001"),
+    "a directory of it is a file": (_file_instead, "PLG-STO-001"),
+    "it has no format": (_no_number, "PLG-STO-001"),
+    "it is newer": (_newer, "PLG-STO-004"),
+    "its index is damaged": (_damaged_index, "PLG-STO-002"),
+}
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_store_that_is_not_ours_alone_or_not_whole_is_refused_whatever_is_asked(name, store, bundle):
+    install(store, bundle)
+    damage, error_id = STORES[name]
+    damage(store)
+    for attempt in (
+        lambda: verified(store),
+        lambda: install(store, bundle),
+        lambda: remove(store, "1.2.3"),
+        lambda: roll_back(store),
+        lambda: changes.installed(str(store)),
+        lambda: changes.collect(str(store)),
+    ):
+        with pytest.raises(StoreError) as refused:
+            attempt()
+        assert (refused.value.id, refused.value.code) == (error_id, 4)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_a_store_of_another_user_is_refused(store, bundle):
+    install(store, bundle)
+    os.chown(store, 12345, 12345)
+    with pytest.raises(StoreError) as refused:
+        verified(store)
+    assert refused.value.id == "PLG-STO-001"
+
+
+def test_a_lock_that_is_held_for_too_long_is_said(store, bundle, monkeypatch):
+    install(store, bundle)
+    monkeypatch.setattr(directories, "LOCK_WAIT_S", 0.05)
+    with directories.opened(str(store)) as where, where.locked():
+        for attempt in (lambda: verified(store), lambda: install(store, bundle)):
+            with pytest.raises(StoreUnusable) as refused:
+                attempt()
+            assert (refused.value.id, refused.value.code) == ("PLG-STO-006", 2)
+
+
+# Collecting.
+
+
+def test_leftovers_and_trees_without_index_are_collected_and_nothing_else(store, tmp_path):
+    install(store, write_bundle(tmp_path, "1.0.0", 1))
+    before = everything(store)
+    install(store, write_bundle(tmp_path, "2.0.0", 2))
+    orphan = tree_of(store, "acme/wordfreq@2.0.0").name
+    (store / "index" / "acme+wordfreq.json").unlink()
+    install(store, write_bundle(tmp_path, "1.0.0", 1))
+    (store / "tmp" / "dead" / "payload" / "a").mkdir(parents=True)
+    (store / "tmp" / "file").write_text("half an index")
+    (store / "tmp" / "link").symlink_to("/etc/passwd")
+    bundles, leftovers = changes.collect(str(store))
+    assert (bundles, leftovers) == ((f"sha256:{orphan}",), 3)
+    assert everything(store) == before
+    assert verified(store) == kit.FILES
+    assert os.path.exists("/etc/passwd")
+
+
+def test_what_somebody_reads_or_writes_is_not_collected(store, tmp_path):
+    install(store, write_bundle(tmp_path, "1.0.0", 1))
+    with opened_bundle(str(store), parse_name(shop.NAME)) as stored:
+        remove(store, "1.0.0")
+        assert os.read(os.open("run", os.O_RDONLY, dir_fd=stored.payload), 100) == kit.FILES["run"]
+        assert changes.collect(str(store)) == ((), 0)
+    assert changes.collect(str(store)) == ((), 1)
+    assert everything(store) == ["format", "index", "sha256", "tmp"]
+
+
+def test_nothing_to_collect_where_there_is_no_store(store):
+    assert changes.collect(str(store)) == ((), 0)
+    assert changes.installed(str(store)) == ()
+    assert not store.exists()
+
+
+# Payloads that do not fit in memory.
+
+
+def test_a_payload_that_is_too_large_for_memory_is_hashed_and_stays_where_it_lies(store, bundle, monkeypatch):
+    monkeypatch.setattr(payload, "PAYLOAD_IN_MEMORY_MAX", 8)
+    install(store, bundle)
+    evidence = verify_stored(str(store), parse_name(shop.NAME), shop.TRUST, kit.NOW)
+    try:
+        assert evidence.payload.bound
+        assert os.path.samestat(os.fstat(evidence.payload.fd), os.stat(tree_of(store) / "payload"))
+        assert evidence.payload.read("run", 4) == b"#!/b"
+        assert evidence.payload.read("nothing", 4) == b""
+        remove(store, "1.2.3")
+        assert evidence.payload.read("run", 100) == kit.FILES["run"], "its lock keeps it there"
+    finally:
+        evidence.close()
+    assert changes.collect(str(store)) == ((), 1)
+
+
+def test_a_large_payload_that_was_edited_is_refused(store, bundle, monkeypatch):
+    monkeypatch.setattr(payload, "PAYLOAD_IN_MEMORY_MAX", 8)
+    install(store, bundle)
+    _edit(tree_of(store))
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StoreError) as refused:
+        verify_stored(str(store), parse_name(shop.NAME), shop.TRUST, kit.NOW)
+    assert refused.value.id == "PLG-STO-003"
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_descriptor_is_left_open_whatever_happens(store, bundle):
+    before = len(os.listdir("/proc/self/fd"))
+    install(store, bundle)
+    install(store, bundle)
+    verified(store)
+    _edit(tree_of(store))
+    for attempt in (lambda: verified(store), lambda: verified(store, "acme/nothing")):
+        with pytest.raises((StoreError, SignatureRefused)):
+            attempt()
+    install(store, bundle)
+    remove(store, "1.2.3")
+    changes.collect(str(store))
+    assert len(os.listdir("/proc/self/fd")) == before
