@@ -278,6 +278,13 @@ def refused():
 """
 
 
+# Which members of the limits an exit name stands for: the value that is told is one of theirs.
+_SETTINGS = {
+    "wall": ("wall_ms",), "cpu": ("cpu_ms",), "memory": ("memory_bytes",), "processes": ("processes",),
+    "output": ("output_bytes",), "denials": ("denials",), "files": ("tmp_bytes", "file_bytes", "files"),
+}  # fmt: skip
+
+
 def _run(home: Home, row: Row) -> Outcome:
     code = f"{_HELPERS}\n@plugin.method\ndef go(*, ctx):\n    {row.body}\n"
     policies = [home.policy(CHILDREN)] if row.children else []
@@ -288,6 +295,7 @@ def _run(home: Home, row: Row) -> Outcome:
 def _ended_with(row: Row, outcome: Outcome) -> None:
     assert outcome.limit is not None, outcome
     assert (outcome.limit.name, outcome.code, outcome.outcome) == (row.limit, 7, "limit"), outcome
+    assert outcome.limit.value in {row.limits.get(field) for field in _SETTINGS[row.limit]}, outcome.limit
     assert outcome.result is None
     assert outcome.error is not None
     assert outcome.error.id.startswith("PLG-LIM-1")

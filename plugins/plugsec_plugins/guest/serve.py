@@ -115,11 +115,17 @@ def _invoke(function: "Any", value: "Any", context: sdk.Context) -> "Any":  # no
 def _raised(error: BaseException, text: str) -> "dict[str, Any]":
     data = {"type": type(error).__name__, "trace": ""}
     if not isinstance(error, MemoryError):
-        import traceback  # noqa: PLC0415 - 15 ms that only a failing plugin pays
-
-        where = error.__traceback__
-        while where is not None and where.tb_frame.f_code.co_filename == __file__:
-            where = where.tb_next  # the author's own frames are what helps
-        lines = traceback.format_exception(type(error), error, where)
-        data["trace"] = "".join(lines)[-_TRACE_CHARACTERS_MAX:]
+        try:
+            data["trace"] = _trace(error)
+        except (OSError, ImportError):
+            data["trace"] = ""  # no descriptor is left to read the module with; the error itself says that
     return {"error": {"code": PLUGIN_RAISED, "message": text[:2000], "data": data}}
+
+
+def _trace(error: BaseException) -> str:
+    import traceback  # noqa: PLC0415 - 15 ms that only a failing plugin pays
+
+    where = error.__traceback__
+    while where is not None and where.tb_frame.f_code.co_filename == __file__:
+        where = where.tb_next  # the author's own frames are what helps
+    return "".join(traceback.format_exception(type(error), error, where))[-_TRACE_CHARACTERS_MAX:]
