@@ -12,10 +12,11 @@ SOURCE = os.path.dirname(plugsec_signing.__file__)
 
 
 def _source():
-    for name in sorted(os.listdir(SOURCE)):
-        if name.endswith(".py") and name != "error_ids.py":
-            with open(os.path.join(SOURCE, name), encoding="utf-8") as file:
-                yield name, file.read()
+    for directory in (SOURCE, os.path.join(SOURCE, "store")):
+        for name in sorted(os.listdir(directory)):
+            if name.endswith(".py") and name != "error_ids.py":
+                with open(os.path.join(directory, name), encoding="utf-8") as file:
+                    yield name, file.read()
 
 
 def test_the_list_of_identifiers_and_the_code_agree():
@@ -43,7 +44,8 @@ def test_every_class_has_the_exit_code_of_the_command_line_and_a_next_step():
     assert codes == {
         "JsonError": 4, "PathError": 4, "EnvelopeError": 4, "BundleError": 4, "BundleUnreadable": 2,
         "SignatureRefused": 3, "KeyRefused": 3, "KeyFileError": 4, "KeyFileUnreadable": 2, "TrustRefused": 3,
-        "AgentError": 2, "TrustStoreError": 4, "NoSuchKey": 2,
+        "AgentError": 2, "TrustStoreError": 4, "NoSuchKey": 2, "StoreError": 4, "StoreUnusable": 2,
+        "NotInstalled": 2, "DestinationRefused": 2, "OciError": 4,
     }  # fmt: skip
     assert all(each.__doc__ for each in _subclasses(errors.SigningError))
 
@@ -60,10 +62,18 @@ def test_only_our_errors_are_raised_on_purpose():
                 function = node.exc.func
                 raised.add((name, function.id if isinstance(function, ast.Name) else ast.unparse(function)))
     odd = {(file, kind) for file, kind in raised if kind not in allowed}
-    # `_refused_algorithm`, `_truncated` build ours; the plain form's ValueError is caught one frame up.
+    # `_refused_algorithm`, `_truncated` and the like build ours; the ValueError of the plain form and of the
+    # store's index, and the OSError of a tree that is too deep, are caught one frame up.
     assert odd == {
         ("bundle.py", "_truncated"),
         ("keys.py", "_refused_algorithm"),
+        ("tree.py", "OSError"),
+        *((file, "cannot_write") for file in ("changes.py", "tree.py")),
+        *((file, "damaged") for file in ("stored.py", "tree.py")),
+        *((file, "unusable") for file in ("changes.py", "directories.py", "stored.py", "sweep.py")),
+        *((file, "refused") for file in ("destination.py", "oci.py", "unpack.py")),
+        ("index.py", "_damaged"),
+        ("index.py", "ValueError"),
         ("trust.py", "ValueError"),
         ("trust.py", "max"),
     }
