@@ -93,12 +93,12 @@ def test_a_run_is_the_same_under_every_umask(umask: int, home: Home) -> None:
         arguments = command_line("run", bundle, "--home", str(home.home), "--quiet")
         ended = subprocess.run([*run, *arguments], capture_output=True, check=False)
         assert (ended.returncode, ended.stdout) == (0, b'"hello"\n'), ended.stderr
-    before = os.umask(umask)
+    sleeper, before = bundle_of(home, SLEEPER), os.umask(umask)
     try:
-        started = Started(home, bundle_of(home, SLEEPER)).wait_until_running()
+        started = Started(home, sleeper)
     finally:
         os.umask(before)
-    started.stop()
+    started.wait_until_running().stop()
     assert started.gone()
     (killed,) = registered(home)
     assert home.attack(GREETING).result == "hello"
