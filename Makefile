@@ -21,7 +21,7 @@ help:
 	@echo 'make test        the whole suite against the installed wheel (PYTEST_ARGS="…" to narrow it)'
 	@echo 'make lint        ruff, mypy --strict, pyright, import-linter'
 	@echo 'make bench       speed against bubblewrap in the same run, written to docs/benchmarks.md'
-	@echo 'make test-hosts  the guest suite on emulated stock Debian 12 hosts (needs root once, to build the image)'
+	@echo 'make test-hosts  the command line and every attack on emulated Debian 12 hosts (root once, for the image)'
 	@echo 'make clean       removes .venv, dist and caches'
 
 demo: runtime
