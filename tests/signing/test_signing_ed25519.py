@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 
+import cryptography_vectors
 import pytest
 import signing_kit as kit
 from cryptography.exceptions import InvalidSignature
@@ -70,6 +71,34 @@ def small_order_points():
 
 
 SMALL = small_order_points()
+
+# RFC 8032 §7.1: public key, message, signature.
+RFC_8032 = {
+    "TEST 1": (
+        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "",
+        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"
+        "d25bf5f0595bbe24655141438e7a100b",
+    ),
+    "TEST 2": (
+        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+        "72",
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c"
+        "387b2eaeb4302aeeb00d291612bb0c00",
+    ),
+    "TEST 3": (
+        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+        "af82",
+        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc659"
+        "4a7c15e9716ed28dc027beceea1ec40a",
+    ),
+    "TEST SHA(abc)": (
+        "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
+        hashlib.sha512(b"abc").hexdigest(),
+        "dc2a4459e7369633a52b1bf277839a00201009a3efbf3ecb69bea2186c26b58909351fc9ac90b3ecfdfbc7c66431e030"
+        "3dca179c138ac17ad9bef1177331a704",
+    ),
+}
 
 
 def challenge(r, key, message):
@@ -185,3 +214,25 @@ def test_the_published_wycheproof_vectors_get_their_published_verdict():
                 wrong.append((case["tcId"], verdict))
     assert count == published["numberOfTests"]
     assert wrong == []
+
+
+def test_the_vectors_of_rfc_8032_and_their_authors_verify_and_nothing_near_them_does():
+    """1,024 keys and messages of 0 to 1,023 bytes; RFC 8032 §7.1 took its tests 1, 2, 3 and 1024 from them."""
+    with cryptography_vectors.open_vector_file("asymmetric/Ed25519/sign.input", "r") as file:
+        lines = [line.rstrip("\n").split(":") for line in file]
+    assert len(lines) == 1024
+    for secret_and_key, key_hex, message_hex, signature_and_message, _ in lines:
+        key, message = bytes.fromhex(key_hex), bytes.fromhex(message_hex)
+        signature = bytes.fromhex(signature_and_message)[:64]
+        assert bytes.fromhex(secret_and_key)[32:] == key
+        ed25519.verify(key, signature, message)
+        with pytest.raises(SignatureRefused):
+            ed25519.verify(key, signature, message + b"\0")
+        with pytest.raises(SignatureRefused):
+            ed25519.verify(key, signature[:63] + bytes([signature[63] ^ 1]), message)
+
+
+@pytest.mark.parametrize("name", RFC_8032)
+def test_the_vectors_printed_in_rfc_8032_verify(name):
+    key, message, signature = map(bytes.fromhex, RFC_8032[name])
+    ed25519.verify(key, signature, message)
