@@ -1,5 +1,6 @@
 """Fixtures of the signing room's tests."""
 
+import fido_token
 import pytest
 import signing_kit as kit
 
@@ -20,3 +21,14 @@ def bundle_path(tmp_path):
 def good(bundle_path):
     """The path of a good bundle signed by acme."""
     return bundle_path(kit.pack())
+
+
+@pytest.fixture(scope="session")
+def provider(tmp_path_factory):
+    """The path of a library through which ssh-keygen and ssh-agent find a FIDO token in software."""
+    directory = tmp_path_factory.mktemp("provider")
+    kit.stock("ssh-keygen")
+    library, failed = fido_token.build_provider(kit.stock("cc"), str(directory))
+    if failed:
+        pytest.skip(f"ssh-keygen takes no provider library: {failed}")
+    return library

@@ -8,6 +8,8 @@ and `ssh-agent` load instead of hardware (see `PROVIDER`). It shares no code wit
 """
 
 import hashlib
+import os
+import subprocess
 import sys
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -121,6 +123,36 @@ int sk_sign(uint32_t alg, const uint8_t *data, size_t data_len, const char *appl
 
 int sk_load_resident_keys(const char *pin, void **options, void ***keys, size_t *count) { return -1; }
 """
+
+
+def build_provider(compiler: str, directory: str) -> tuple[str, str]:
+    """Build the library; return its path and, if `ssh-keygen` does not take it, what that said."""
+    source, library = os.path.join(directory, "provider.c"), os.path.join(directory, "provider.so")
+    with open(source, "w", encoding="utf-8") as file:
+        file.write(PROVIDER)
+    token = os.path.join(directory, "token.py")  # a path without blanks: it goes through a shell
+    os.symlink(os.path.abspath(__file__), token)
+    done = None
+    for version in ("0x000a0000", "0x00090000"):  # OpenSSH 9.2 and later, 8.9 to 9.1
+        subprocess.run(
+            [
+                compiler, "-shared", "-fPIC", "-o", library, source, f"-DVERSION={version}",
+                f'-DPYTHON="{sys.executable}"', f'-DTOKEN="{token}"',
+            ],
+            check=True,
+        )  # fmt: skip
+        done = keygen(directory, library, "probe")
+        if done.returncode == 0:
+            return library, ""
+    return library, done.stderr or "nothing"
+
+
+def keygen(directory: str, provider: str, name: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Make a key in the token with `ssh-keygen`."""
+    return subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519-sk", "-w", provider, "-N", "", "-C", name, *options, "-f", name],
+        cwd=directory, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 def main() -> None:

@@ -1,8 +1,6 @@
 """A FIDO key counts when its token was touched, for SSH, and says so under its own signature."""
 
-import os
 import subprocess
-import sys
 
 import fido_token
 import pytest
@@ -212,38 +210,6 @@ def test_a_bundle_signed_by_a_token_is_verified_and_one_bad_signature_refuses_it
 # Both ways with the stock programs: a provider library, as a real token's, stands for the hardware.
 
 
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory):
-    """The path of a library through which ssh-keygen and ssh-agent find the token in software."""
-    directory = tmp_path_factory.mktemp("provider")
-    kit.stock("ssh-keygen")
-    compiler = kit.stock("cc")
-    source, library = str(directory / "provider.c"), str(directory / "provider.so")
-    with open(source, "w", encoding="utf-8") as file:
-        file.write(fido_token.PROVIDER)
-    token_path = str(directory / "token.py")  # a path without blanks: it goes through a shell
-    os.symlink(os.path.abspath(fido_token.__file__), token_path)
-    for version in ("0x000a0000", "0x00090000"):  # OpenSSH 9.2 and later, 8.9 to 9.1
-        subprocess.run(
-            [
-                compiler, "-shared", "-fPIC", "-o", library, source, f"-DVERSION={version}",
-                f'-DPYTHON="{sys.executable}"', f'-DTOKEN="{token_path}"',
-            ],
-            check=True,
-        )  # fmt: skip
-        made = _keygen(directory, library, "probe")
-        if made.returncode == 0:
-            return library
-    pytest.skip(f"ssh-keygen takes no provider library: {made.stderr}")
-
-
-def _keygen(directory, provider, name, *options):
-    return subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519-sk", "-w", provider, "-N", "", "-C", name, *options, "-f", name],
-        cwd=directory, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
 def _stock_sign(directory, provider, name):
     (directory / "m").write_bytes(MESSAGE)
     (directory / "m.sig").unlink(missing_ok=True)
@@ -255,7 +221,7 @@ def _stock_sign(directory, provider, name):
 
 
 def test_a_signature_by_ssh_keygen_with_a_token_is_accepted(provider, tmp_path):
-    assert _keygen(tmp_path, provider, "k").returncode == 0
+    assert fido_token.keygen(tmp_path, provider, "k").returncode == 0
     armour = _stock_sign(tmp_path, provider, "k")
     key = sshsig.verify(sshsig.parse(armour), MESSAGE, NAMESPACE)
     assert key.blob == keys.parse_public_key((tmp_path / "k.pub").read_text()).blob
@@ -263,12 +229,12 @@ def test_a_signature_by_ssh_keygen_with_a_token_is_accepted(provider, tmp_path):
 
 
 def test_a_key_for_another_ssh_application_is_accepted(provider, tmp_path):
-    assert _keygen(tmp_path, provider, "k", "-O", "application=ssh:releases").returncode == 0
+    assert fido_token.keygen(tmp_path, provider, "k", "-O", "application=ssh:releases").returncode == 0
     sshsig.verify(sshsig.parse(_stock_sign(tmp_path, provider, "k")), MESSAGE, NAMESPACE)
 
 
 def test_ssh_keygen_signs_without_a_touch_and_accepts_it_and_we_do_not(provider, tmp_path):
-    assert _keygen(tmp_path, provider, "k", "-O", "no-touch-required").returncode == 0
+    assert fido_token.keygen(tmp_path, provider, "k", "-O", "no-touch-required").returncode == 0
     armour = _stock_sign(tmp_path, provider, "k")
     novalidate = ["ssh-keygen", "-Y", "check-novalidate", "-n", NAMESPACE, "-s", "m.sig"]
     subprocess.run(novalidate, cwd=tmp_path, input=MESSAGE, check=True, capture_output=True)
@@ -289,7 +255,7 @@ def test_ssh_keygen_verifies_what_our_token_signs(tmp_path):
 
 def test_the_file_of_a_token_s_key_is_refused_with_the_way_out(provider, tmp_path):
     for name, options in (("plain", ()), ("locked", ("-N", "correct horse"))):
-        assert _keygen(tmp_path, provider, name, *options).returncode == 0
+        assert fido_token.keygen(tmp_path, provider, name, *options).returncode == 0
         with pytest.raises(KeyRefused) as caught:
             keys.load_private_key(str(tmp_path / name), lambda: pytest.fail("asked"))
         assert caught.value.id == "PLG-KEY-003"
