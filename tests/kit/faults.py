@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -84,6 +85,11 @@ def recorded(directory: Path, run: Run) -> Struck:
     return struck(directory, _NOTHING, run)
 
 
+def sandbox_modules() -> list[types.ModuleType]:
+    """Every module of the sandbox's own that has been imported."""
+    return [module for name, module in sys.modules.items() if name.rpartition(".")[0] == "plugsec.sandbox"]
+
+
 class _Above:
     """The supervisor's side of the tap."""
 
@@ -111,9 +117,9 @@ def _tapped(fault: Fault) -> Iterator[_Above]:
     above = _Above(fault)
     taps = []
     try:
-        for name, module in list(sys.modules.items()):
-            room, _, short = name.rpartition(".")
-            if room == "plugsec.sandbox" and short not in _BOOTS_OWN:
+        for module in sandbox_modules():
+            short = module.__name__.rpartition(".")[2]
+            if short not in _BOOTS_OWN:
                 taps.append(tap.Tap(above.wants(short)))
                 taps[-1].install([module])
         yield above

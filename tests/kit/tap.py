@@ -25,7 +25,7 @@ SLOWLY = 10_000  # added to an errno: it comes after SLOW_S
 SLOW_S = 0.3  # in which any other process of the jail gets as far as it can
 DIES, CRASHES = -1, -2  # instead of an errno: the process leaves without a word; it dies of SIGSEGV
 
-_TAPPED = {module.__name__: module for module in (os, fcntl, resource, select, signal, _socket)}
+TAPPED = {module.__name__: module for module in (os, fcntl, resource, select, signal, _socket)}
 # Not system calls, or not ones that can be seen from Python: text, constants, the process's own end.
 _PURE = frozenset(
     "fsencode fsdecode fspath strerror _exit WIFSIGNALED WTERMSIG CMSG_SPACE valid_signals get_exec_path".split()
@@ -51,7 +51,7 @@ class Tap:
         for module in modules:
             names = vars(module)
             for name, value in list(names.items()):
-                if isinstance(value, types.ModuleType) and value.__name__ in _TAPPED:
+                if isinstance(value, types.ModuleType) and value.__name__ in TAPPED:
                     self._replace(module, name, _TappedModule(value, self))
                 elif isinstance(value, ctypes.CDLL):
                     self._replace(module, name, _TappedLibrary(value, module, self))
