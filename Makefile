@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | test-hosts | clean
+# make demo | test | lint | bench | fuzz | test-hosts | clean
 #
 # Each target sets itself up on a fresh Debian or Ubuntu machine: an interpreter (PYTHON=… to choose one), .venv
 # in this folder, packages by hash, the wheel built once and installed as a user would get it. A second run does
@@ -7,7 +7,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench test-hosts clean locks runtime dev
+.PHONY: help demo test lint format bench fuzz test-hosts clean locks runtime dev
 
 PY := .venv/bin/python
 ROOMS := supervisor/plugsec policies/plugsec_policies signing/plugsec_signing plugins/plugsec_plugins
@@ -21,6 +21,7 @@ help:
 	@echo 'make test        the whole suite against the installed wheel (PYTEST_ARGS="…" to narrow it)'
 	@echo 'make lint        ruff, mypy --strict, pyright, import-linter'
 	@echo 'make bench       speed against bubblewrap in the same run, written to docs/benchmarks.md'
+	@echo 'make fuzz        a million spoilt inputs for every reader (FUZZ_ARGS="--examples N --seed N --target NAME")'
 	@echo 'make test-hosts  the command line and every attack on emulated Debian 12 hosts (root once, for the image)'
 	@echo 'make clean       removes .venv, dist and caches'
 
@@ -51,6 +52,11 @@ format: dev
 bench: runtime
 	@.ci/prepare system libseccomp bwrap
 	@$(CLEAN_ENV) $(PY) tests/bench/run.py $(BENCH_ARGS)
+
+# Nightly: 10⁶ examples take a few minutes on one core. A few thousand are part of `make test`.
+fuzz: dev dist/.built
+	@.ci/prepare wheel
+	@$(CLEAN_ENV) $(PY) tests/fuzz/run.py $(FUZZ_ARGS)
 
 test-hosts: runtime
 	@$(CLEAN_ENV) $(PY) tests/hosts/run.py $(HOSTS)

@@ -1,0 +1,1 @@
+"""A seeded, structure-aware fuzzer of everything that reads a stranger's bytes: `make fuzz`."""
