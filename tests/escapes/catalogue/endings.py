@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from catalogue.interface import ESCAPE, Attack, Batch, Scene, started
 from catalogue.processes import ASKS, CHILDREN
-from kit.outside import all_gone, fixed_identity, watched
+from kit.outside import eventually, fixed_identity, nested_processes
 
 _GUEST = """
 import ctypes, itertools, mmap, os, resource, signal, socket, threading, time
@@ -116,14 +116,15 @@ ENDINGS = (
 def _try(scene: Scene, ending: Ending) -> str:
     policies = [scene.home.policy(CHILDREN)] if ending.children else []
     code = _GUEST.replace("BODY", ending.body)
-    with fixed_identity(), watched() as seen:
+    with fixed_identity():
+        before = nested_processes()
         outcome = started(
             scene.home.attack(
                 code, *policies, permissions=ASKS if ending.children else (), limits=ending.limits
             )
         )
-    if not all_gone(seen):
-        return "processes are left"
+        if not eventually(lambda: not nested_processes() - before):
+            return "processes are left"
     if outcome.result is not None:
         return f"it answered: {outcome.result!r}"
     return f"limit {outcome.limit.name}" if outcome.limit else f"exit {outcome.code}"

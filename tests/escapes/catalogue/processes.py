@@ -5,10 +5,21 @@ the plugin kill it. What a plugin leaves behind is counted from outside, by its 
 """
 
 import json
+import threading
 from collections.abc import Mapping
 
 from catalogue.interface import ESCAPE, Attack, Batch, Scene, started
-from kit.outside import all_gone, cgroup_directories, fixed_identity, lives, victim, watched
+from kit.outside import (
+    all_gone,
+    canary,
+    cgroup_directories,
+    eventually,
+    fixed_identity,
+    lives,
+    victim,
+    watched,
+)
+from plugsec.outcome import Outcome
 
 CHILDREN = '[[grant]]\nid = "children"\nplugins = ["*"]\nprocess = 32\n'
 ASKS = ({"name": "process", "max": 32, "reason": "starts children"},)
@@ -45,7 +56,7 @@ def go(pid):
 """
 _KILLS = ("kill", "its group", "tkill", "tgkill", "a queued signal", "through a handle", "through /proc")
 
-# Each leaves something behind; `leave` comes last, since its thread outlives the first one.
+# Each leaves something behind, and the plugin goes on.
 SURVIVORS = {
     "a child": "os.fork() or time.sleep(600)",
     "a child of its own session": "os.fork() or (os.setsid(), time.sleep(600))",
@@ -75,10 +86,12 @@ def child_of_clone(flags):
         time.sleep(600)
 
 @plugin.method
-def go(leave_behind):
+def go(leave_behind, until=""):
     for act in leave_behind:
         eval(act)
     time.sleep(0.3)
+    while until and not os.path.exists(until):
+        time.sleep(0.02)
     return "left"
 """
 _INSIDE_GUEST = """
@@ -126,16 +139,30 @@ def _everybody(scene: Scene) -> Mapping[str, str]:
 
 
 def _survivors(scene: Scene) -> Mapping[str, str]:
-    call = json.dumps({"leave_behind": list(SURVIVORS.values())}).encode()
-    policy = scene.home.policy(CHILDREN)
-    with fixed_identity(), watched() as seen:
-        outcome = started(
-            scene.home.attack(
-                SURVIVOR_GUEST, policy, permissions=ASKS, input=call, limits={"wall_ms": 60_000}
+    """The plugin answers when a file appears that it may read: as soon as all of them were seen."""
+    outcomes: list[Outcome] = []
+    with fixed_identity(), canary() as own, watched() as seen:
+        policy = scene.home.policy(f'{CHILDREN}"fs.read" = ["{own.directory}"]\n')
+        asked = (*ASKS, {"name": "fs.read", "paths": [str(own.directory)], "reason": "waits"})
+        call = {"leave_behind": list(SURVIVORS.values()), "until": str(own.directory / "go")}
+        run = threading.Thread(
+            target=lambda: outcomes.append(
+                scene.home.attack(
+                    SURVIVOR_GUEST,
+                    policy,
+                    permissions=asked,
+                    input=json.dumps(call).encode(),
+                    limits={"wall_ms": 60_000},
+                )
             )
         )
-    assert outcome.result == "left", outcome
-    assert len(seen) >= len(SURVIVORS), f"{len(seen)} processes were seen from outside"
+        run.start()
+        # A thread is no process of its own, but the plugin and the jail's first process are two more.
+        appeared = eventually(lambda: len(seen) > len(SURVIVORS) or not run.is_alive())
+        (own.directory / "go").touch()
+        run.join()
+    (outcome,) = map(started, outcomes)
+    assert appeared and outcome.result == "left", f"{len(seen)} were seen, {outcome}"
     left = not all_gone(seen) or [name for name in cgroup_directories() if outcome.run_id in name]
     return {_LEFT + name: f"left: {left}" if left else "gone" for name in SURVIVORS}
 
