@@ -6,6 +6,7 @@ what lives apart and is not waited for is a lower bound: that a row may be low, 
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from workloads import MIB, use_up
 from kit import weak
 from kit.home import Home
 from plugsec.outcome import Outcome
+from plugsec.sandbox.cgroups import RunCgroup
 
 KINDS = ("python", "native")
 _TOLERANCE = 0.2
@@ -95,3 +97,13 @@ def test_a_short_life_is_counted_too(kind: str, home: Home) -> None:
     if "cgroup" not in outcome.layers_active:
         pytest.skip("cgroup: none here, so what lives for less than a tick may go unseen")
     assert outcome.usage.processes_peak == 5, outcome.usage
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["peaks", "no_peaks"])
+def test_a_kernel_that_keeps_no_peaks_gives_the_moments_figures(kept: bool, tmp_path: Path) -> None:
+    """Version 2 before 5.19 (memory) and 6.11 (processes): the monitor's looks make the peak."""
+    files = {"memory.current": 70, "pids.current": 4, **({"memory.peak": 90, "pids.peak": 6} if kept else {})}
+    for name, number in files.items():
+        (tmp_path / name).write_text(f"{number}\n")
+    usage = RunCgroup(2, (str(tmp_path),)).usage()
+    assert (usage.memory_peak_bytes, usage.processes_peak) == ((90, 6) if kept else (70, 4))
