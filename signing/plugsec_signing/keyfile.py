@@ -57,7 +57,7 @@ def decode(path: str, passphrase: Callable[[], bytes] | None) -> "SSHPrivateKeyT
 
     The passphrase is asked for only if the file is encrypted. Raises KeyFileError, KeyRefused.
     """
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - 80 ms, signing only
+    from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm  # noqa: PLC0415 - 80 ms
 
     data = read(path)
     _refuse_token(data, path)
@@ -78,7 +78,7 @@ def decode(path: str, passphrase: Callable[[], bytes] | None) -> "SSHPrivateKeyT
             "for another encryption: ssh-keygen -p -Z aes256-ctr -f KEY",
             id="PLG-KEY-005",
         ) from err
-    except (ValueError, TypeError) as err:
+    except (ValueError, TypeError, InvalidTag) as err:
         raise KeyFileError(
             f"the key {excerpt(path)} cannot be read: wrong passphrase, or not an OpenSSH private key",
             id="PLG-KEY-005",

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from plugsec_signing import ecdsa_p256, keys, sshsig, wire
 from plugsec_signing.errors import KeyRefused, SignatureRefused, SigningError
+from plugsec_signing.verify import verify_bundle
 
 P = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -311,6 +312,20 @@ def test_the_second_spelling_of_a_whole_signature_is_refused_and_rewritten():
         sshsig.verify(sshsig.parse(high), MESSAGE, NAMESPACE)
     assert caught.value.id == "PLG-SIG-006"
     assert sshsig.one_spelling(high) == low
+
+
+def test_a_bundle_with_the_second_spelling_of_a_signature_is_refused(bundle_path):
+    pieces = kit.parts(signers=(kit.ACME, PRIVATE))
+    evidence = verify_bundle(bundle_path(b"".join(pieces.values())), kit.store(), kit.NOW)
+    name = keys.fingerprint(PRIVATE.public)
+    assert evidence.untrusted == (name,)
+    low = pieces[name][512 : 512 + int(pieces[name][124:135], 8)]
+    r, s = (int.from_bytes(part, "big") for part in wire.strings(sshsig.parse(low).signature, 2))
+    high = sshsig.encode(sshsig.parse(low)._replace(signature=pair(r, N - s)))
+    pieces[name] = kit.raw_entry(f"PLUGSEC/signatures/{name}.sshsig".encode(), high)
+    with pytest.raises(SignatureRefused) as caught:
+        verify_bundle(bundle_path(b"".join(pieces.values())), kit.store(), kit.NOW)
+    assert (caught.value.id, caught.value.code) == ("PLG-SIG-006", 3)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255))

@@ -5,8 +5,10 @@ import contextlib
 import os
 import resource
 import subprocess
+import sys
 import tempfile
 
+import fido_token
 import pytest
 import signing_kit as kit
 from cryptography.hazmat.primitives import serialization as forms
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugsec_signing import keys, wire
+from plugsec_signing import keys, sshsig, wire
 from plugsec_signing.errors import KeyFileError, KeyRefused
 
 LINE = keys.public_line(kit.ACME.public)
@@ -130,6 +132,115 @@ def test_a_disk_that_is_full_leaves_no_half_pair(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert caught.value.id == "PLG-KEY-006"
         assert os.listdir(tmp_path) == []
+
+
+# What `ssh-keygen` encrypts keys with; the last is a choice that only OpenSSH itself reads.
+CIPHERS = ["aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"]
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_keys_that_ssh_keygen_encrypted_load_with_their_passphrase_alone(cipher, kind, tmp_path):
+    path = str(tmp_path / "k")
+    subprocess.run(
+        [kit.stock("ssh-keygen"), "-q", "-t", kind, "-Z", cipher, "-a", "4", "-N", "two words", "-f", path],
+        check=True,
+    )
+    with open(path + ".pub", encoding="utf-8") as file:
+        public = keys.parse_public_key(file.read())
+    if cipher.startswith("chacha20"):
+        with pytest.raises(KeyFileError, match="encrypted in a way") as caught:
+            keys.load_private_key(path, lambda: b"two words")
+        assert "ssh-keygen -p -Z aes256-ctr" in caught.value.hint
+        return
+    assert keys.load_private_key(path, lambda: b"two words").public.blob == public.blob
+    with pytest.raises(KeyFileError) as caught:
+        keys.load_private_key(path, lambda: b"two Words")
+    assert caught.value.id == "PLG-KEY-005"
+
+
+@pytest.mark.parametrize("form", ["PKCS8", "RFC4716"])
+def test_other_forms_that_ssh_keygen_writes_are_read(form, tmp_path):
+    path = str(tmp_path / "k")
+    subprocess.run(
+        [kit.stock("ssh-keygen"), "-q", "-t", "ecdsa", "-m", form, "-N", "two words", "-f", path], check=True
+    )
+    private = keys.load_private_key(path, lambda: b"two words")
+    with open(path + ".pub", encoding="utf-8") as file:
+        assert keys.parse_public_key(file.read()).blob == private.public.blob
+
+
+def test_ssh_keygen_signs_with_our_encrypted_key(tmp_path):
+    program = kit.stock("ssh-keygen")
+    public = keys.generate_keypair(str(tmp_path), "k", b"two words", "me")
+    subprocess.run([program, "-q", "-p", "-P", "two words", "-N", "", "-f", "k"], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [program, "-Y", "sign", "-f", "k", "-n", sshsig.NAMESPACE_MANIFEST],
+        cwd=tmp_path, input=b"m", capture_output=True, check=True,
+    )  # fmt: skip
+    assert sshsig.verify(sshsig.parse(done.stdout), b"m", sshsig.NAMESPACE_MANIFEST).blob == public.blob
+
+
+FIDO = keys.parse_blob(fido_token.key_blob(bytes([1]) * 32))
+ECDSA = keys.parse_blob(
+    wire.string(b"ecdsa-sha2-nistp256") + wire.string(b"nistp256") + wire.string(kit.P256_POINT)
+)
+OPT_IN = [
+    (kit.ACME.public, None, True),
+    (kit.ACME.public, "ssh-ed25519", True),
+    (kit.ACME.public, "sk-ssh-ed25519@openssh.com", False),
+    (kit.ACME.public, "", False),
+    (FIDO, "sk-ssh-ed25519@openssh.com", True),
+    (FIDO, None, False),
+    (FIDO, "ssh-ed25519", False),
+    (FIDO, "SK-SSH-ED25519@OPENSSH.COM", False),
+    (FIDO, "ecdsa-sha2-nistp256", False),
+    (ECDSA, "ecdsa-sha2-nistp256", True),
+    (ECDSA, None, False),
+    (ECDSA, "ssh-ed25519", False),
+]
+
+
+@pytest.mark.parametrize(("key", "said", "accepted"), OPT_IN)
+def test_an_entry_accepts_the_algorithm_that_it_names_and_ed25519_without_a_word(key, said, accepted):
+    if accepted:
+        keys.check_opted_in(key, said)
+        return
+    with pytest.raises(KeyRefused) as caught:
+        keys.check_opted_in(key, said)
+    assert (caught.value.id, caught.value.code) == ("PLG-KEY-009", 3)
+    assert f'algorithm = "{key.algorithm}"' in caught.value.hint
+
+
+def test_a_line_that_names_another_algorithm_than_its_blob_is_refused():
+    lines = {key.algorithm: keys.public_line(key).split()[1] for key in (kit.ACME.public, FIDO, ECDSA)}
+    for algorithm in lines:
+        for holder, encoded in lines.items():
+            if holder == algorithm:
+                assert keys.parse_public_key(f"{algorithm} {encoded}").algorithm == algorithm
+                continue
+            with pytest.raises(KeyRefused) as caught:
+                keys.parse_public_key(f"{algorithm} {encoded}")
+            assert caught.value.id == "PLG-KEY-001"
+
+
+def test_meeting_ed25519_alone_loads_no_other_algorithm():
+    """A run pays for what its bundle holds, not for what another could hold."""
+    program = (
+        "import sys; from plugsec_signing import keys, sshsig;"
+        f"keys.parse_public_key({LINE!r}); sshsig.parse({kit.armour(kit.ACME, b'm')!r});"
+        "print(*[name for name in sys.modules if name.startswith(('plugsec_signing', 'cryptography'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    loaded = set(done.stdout.split())
+    assert "plugsec_signing.ed25519" in loaded
+    assert not loaded & {
+        "plugsec_signing.sk_ed25519", "plugsec_signing.ecdsa_p256", "plugsec_signing.keyfile",
+        "plugsec_signing.agent", "cryptography",
+    }  # fmt: skip
 
 
 def _write(path, data: bytes, mode: int = 0o600) -> str:
