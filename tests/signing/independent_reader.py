@@ -21,9 +21,11 @@ def read(data: bytes) -> tuple[dict, dict[str, bytes], dict[str, bytes]]:
     check_manifest(manifest, manifest_bytes)  # 2
     signatures, at = kind(data, at, "PLUGSEC/signatures/", ".sshsig", 16_384)  # 3
     attestations, at = kind(data, at, "PLUGSEC/attestations/", ".dsse.json", 262_144)
-    assert not attestations  # §5
     for name, armour in signatures.items():
-        check_signature(name, armour)  # §4
+        check_signature(name, armour, b"plugsec-manifest@v1")  # §4
+    for name, envelope in attestations.items():
+        assert hashlib.sha256(envelope).hexdigest() == name
+        check_attestation(envelope, hashlib.sha256(manifest_bytes).hexdigest())  # §5
     payload = {}
     for file in manifest["files"]:  # 4
         assert data[at : at + 512] == header(file["path"], file["size"], file["mode"])
@@ -102,7 +104,7 @@ def check_path(path: str, lower: set[str]) -> None:
         assert "/".join(components[:depth]).lower() not in lower
 
 
-def check_signature(name: str, armour: bytes) -> None:
+def check_signature(name: str, armour: bytes, purpose: bytes) -> None:
     lines = armour.split(b"\n")
     assert lines[0] == b"-----BEGIN SSH SIGNATURE-----" and lines[-2:] == [
         b"-----END SSH SIGNATURE-----",
@@ -120,7 +122,39 @@ def check_signature(name: str, armour: bytes) -> None:
         at += 4 + length
     assert at == len(blob)
     key, namespace, reserved, hash_name, inner = fields
-    assert (namespace, reserved, hash_name) == (b"plugsec-manifest@v1", b"", b"sha512")
+    assert (namespace, reserved, hash_name) == (purpose, b"", b"sha512")
     assert hashlib.sha256(key).hexdigest() == name
     assert key[:19] == b"\0\0\0\x0bssh-ed25519\0\0\0\x20" and len(key) == 51
     assert inner[:19] == b"\0\0\0\x0bssh-ed25519\0\0\0\x40" and len(inner) == 83
+
+
+def check_attestation(text: bytes, digits: str) -> None:
+    envelope = json.loads(text)
+    assert json.dumps(envelope, separators=(",", ":"), sort_keys=True).encode() == text
+    assert set(envelope) == {"payload", "payloadType", "signatures"}
+    assert envelope["payloadType"] == "application/vnd.in-toto+json"
+    names = [each["keyid"] for each in envelope["signatures"]]
+    assert 1 <= len(names) <= 16 and names == sorted(set(names))
+    for each in envelope["signatures"]:
+        assert set(each) == {"keyid", "sig"}
+        check_signature(each["keyid"], unbase64(each["sig"]), b"plugsec-attestation@v1")
+    statement = json.loads(unbase64(envelope["payload"]), object_pairs_hook=without_doubles)
+    assert {"_type", "subject", "predicateType"} <= set(statement)
+    assert set(statement) <= {"_type", "subject", "predicateType", "predicate"}
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    (subject,) = statement["subject"]
+    assert set(subject) <= {"name", "digest"} and subject["digest"] == {"sha256": digits}
+    kind = statement["predicateType"]
+    assert re.fullmatch(r"[a-z][a-z0-9+.-]*:[!-~]+", kind) and len(kind) <= 256
+    assert isinstance(statement.get("predicate", {}), dict)
+
+
+def unbase64(text: str) -> bytes:
+    data = base64.b64decode(text, validate=True)
+    assert base64.b64encode(data).decode() == text
+    return data
+
+
+def without_doubles(pairs: list[tuple]) -> dict:
+    assert len({key for key, _ in pairs}) == len(pairs)
+    return dict(pairs)

@@ -84,6 +84,42 @@ def test_the_shell_check_of_the_page_verifies_the_golden_file(tmp_path):
     assert 'Good "plugsec-manifest@v1" signature for acme' in done.stdout
 
 
+def attested() -> bytes:
+    with open(os.path.join(HERE, "golden", "attested-1.2.3.plug"), "rb") as file:
+        return file.read()
+
+
+def test_the_attested_golden_file_is_what_the_page_says():
+    data = attested()
+    assert f"{len(data)} bytes, SHA-256 `{hashlib.sha256(data).hexdigest()}`" in page()
+    found = verify_bundle(os.path.join(HERE, "golden", "attested-1.2.3.plug"), kit.store(), kit.NOW)
+    assert found.bundle_id == verify_bundle(GOLDEN, kit.store(), kit.NOW).bundle_id
+    assert [each.predicate_type for each in found.attestations] == ["https://example.org/review/v1"]
+    assert _both(data) == (True, True)
+
+
+def test_the_shell_check_of_an_attestation_verifies_the_golden_file(tmp_path):
+    kit.stock("ssh-keygen")
+    kit.stock("tar")
+    commands = re.findall(r"```console\n(.*?)```", page(), re.DOTALL)[1]
+    script = "set -e\n" + "".join(line[2:] + "\n" for line in commands.splitlines() if line.startswith("$ "))
+    for name in ("attested-1.2.3.plug", "review.pub"):
+        os.symlink(os.path.join(HERE, "golden", name), tmp_path / name)
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'Good "plugsec-attestation@v1" signature for review' in done.stdout
+
+
+@given(st.integers(0, 11775), st.integers(1, 255))
+@settings(max_examples=300)
+def test_both_readers_refuse_any_changed_byte_of_an_attested_bundle(at, change):
+    data = bytearray(attested())
+    data[at] ^= change
+    ours, theirs = _both(bytes(data))
+    assert not ours
+    assert not theirs or 512 <= at < 1488 or 2048 <= at < 2362 or 3072 <= at < 3386
+
+
 def _both(data: bytes) -> tuple[bool, bool]:
     try:
         independent_reader.read(data)
