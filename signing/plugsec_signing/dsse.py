@@ -19,12 +19,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plugsec_signing import canonical, keys, sshsig
 from plugsec_signing.envelope import Envelope
 from plugsec_signing.errors import AttestationMissing, AttestationRefused, JsonError, excerpt
 from plugsec_signing.trust import Signer, TrustStore, counting
+
+if TYPE_CHECKING:
+    from plugsec_signing.revocation import RevocationList
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -104,13 +107,19 @@ def wrap(payload: bytes, armours: Iterable[bytes]) -> bytes:
 
 
 def check_all(
-    contents: Iterable[bytes], envelope: Envelope, trust: TrustStore | None, now: int
+    contents: Iterable[bytes],
+    envelope: Envelope,
+    trust: TrustStore | None,
+    now: int,
+    revocations: "RevocationList | None" = None,
 ) -> tuple[Attestation, ...]:
     """Check each attestation of a bundle, and note whose word counts at `now` (unix seconds)."""
     found = []
     for content in contents:  # at most bundle.MAX_ATTESTATIONS
         one = check(content, envelope.bundle_id)
-        counted = counting(trust, envelope.name, one.signers, now) if trust is not None else ()
+        counted: tuple[Signer, ...] = ()
+        if trust is not None:
+            counted = counting(trust, envelope.name, one.signers, now, revocations)
         found.append(one._replace(counted=counted))
     return tuple(found)
 

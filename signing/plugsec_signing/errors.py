@@ -15,12 +15,10 @@
     ├── TrustRefused          3   PLG-TRU-…   a well-formed bundle that no trusted key vouches for
     │   └── AttestationMissing 3  PLG-ATT-005 an attestation that is demanded and not there
     ├── TrustStoreError       4   PLG-TST-…   a trust store that is malformed or that others can write
-    │   └── NoSuchKey         2   PLG-TST-008 a key that the store does not have
-    ├── StoreError            4   PLG-STO-…   installed bundles that are not as they were installed
-    │   ├── StoreUnusable     2   PLG-STO-005 a store that cannot be read or written, or not in this way
-    │   └── NotInstalled      2   PLG-STO-007 a plugin or version that the store does not have
-    ├── DestinationRefused    2   PLG-STO-012 a place where nothing can be put
-    └── OciError              4   PLG-OCI-…   a directory that is no OCI image layout with one bundle
+    │   └── NoSuchKey         2   PLG-TST-008 a key or rule that the store does not have
+    ├── TrustMemoryError      4   PLG-MEM-…   a memory of what was accepted that cannot be relied on
+    │   ├── TrustMemoryUnwritable 9 PLG-MEM-006 a memory that cannot be written
+    │   └── NotRemembered     2   PLG-MEM-008 a plugin that was never accepted here
     ├── StoreError            4   PLG-STO-…   installed bundles that are not as they were installed
     │   ├── StoreUnusable     2   PLG-STO-005 a store that cannot be read or written, or not in this way
     │   └── NotInstalled      2   PLG-STO-007 a plugin or version that the store does not have
@@ -164,9 +162,32 @@ class TrustStoreError(SigningError):
 
 
 class NoSuchKey(TrustStoreError):
-    """The command line names a key that the trust store does not have (exit 2)."""
+    """The command line names a key or a rule that the trust store does not have (exit 2)."""
 
     id = "PLG-TST-008"
+    code = 2
+
+
+class TrustMemoryError(SigningError):
+    """The memory of what was accepted here is damaged, newer, or others can write it (exit 4)."""
+
+    id = "PLG-MEM-001"
+    code = 4
+    next_step = "plugsec trust memory shows what is remembered"
+
+
+class TrustMemoryUnwritable(TrustMemoryError):
+    """What was accepted cannot be remembered, so that nothing is run (exit 9)."""
+
+    id = "PLG-MEM-006"
+    code = 9
+    next_step = "give a writable --home DIR, or free some space"
+
+
+class NotRemembered(TrustMemoryError):
+    """The command line names a plugin that was never accepted here (exit 2)."""
+
+    id = "PLG-MEM-008"
     code = 2
 
 

@@ -1,26 +1,44 @@
-"""Whose signatures count, for which plugins, and when: the operator's `trust.d/*.toml`.
+"""Whose signatures count, for which plugins, and when: the operator's `trust.d/*.toml`, and the decision.
 
-This module holds the plain form and the questions asked of it; reading TOML is left to `trust_toml`,
-because a run takes the plain form from a cache and must not load a TOML parser. A signature counts when
-a key entry has its fingerprint, a glob that matches the plugin's name, and now lies in
-[valid_after, valid_before). A bundle is accepted when at least one that counts has the role "release":
-a reviewer's key adds evidence but cannot release.
+Reading TOML is left to `trust_toml`, because a run takes the plain form from a cache and must not load a
+TOML parser; the words of a refusal are left to `trust_words`. The decision is pure: it is made from the
+store, the verified signatures, the clock, the revocation list and what is remembered here (`memory`).
+A signature alone never makes anything worse: a third party could add it.
 """
 
 import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plugsec_signing import keys
-from plugsec_signing.errors import KeyRefused, TrustRefused, TrustStoreError, excerpt
+from plugsec_signing.errors import KeyRefused, TrustStoreError, excerpt
+from plugsec_signing.memory import NOTHING, Remembered, Seen
 from plugsec_signing.record import NamedTuple
+
+if TYPE_CHECKING:
+    from plugsec_signing.revocation import RevocationList
 
 RELEASE = "release"
 MAX_FILES = 1000  # one file per key, for more publishers than an operator can know
 MAX_FILE_BYTES = 1024 * 1024
 MAX_KEYS = 10_000
+MAX_RULES = 1000  # each costs a run a comparison
+MAX_THRESHOLD = 16  # a bundle carries no more signatures
+
+# Why a verified signature counts under an entry of its key, or does not.
+COUNTED, REMEMBERED = "counted", "remembered"  # valid now; valid when it first counted here
+GLOB, NOT_YET, EXPIRED = "other-plugins", "not-yet-valid", "expired"
+SUPERSEDED, COMPROMISED = "superseded", "compromised"
+COUNTS = frozenset((COUNTED, REMEMBERED))
+MISSES = {  # the gravest first, then the nearest
+    COMPROMISED: "PLG-TRU-008",
+    SUPERSEDED: "PLG-TRU-009",
+    EXPIRED: "PLG-TRU-005",
+    NOT_YET: "PLG-TRU-004",
+    GLOB: "PLG-TRU-003",
+}
 
 Plain = Mapping[str, Any]
 
@@ -38,6 +56,25 @@ class TrustedKey(NamedTuple):
     valid_before: int | None
 
 
+class Rule(NamedTuple):
+    """What must hold besides a release: `threshold` distinct keys with one of these roles; `id` may be ""."""
+
+    id: str
+    plugins: tuple[str, ...]
+    threshold: int
+    roles: tuple[str, ...]
+
+
+class Candidate(NamedTuple):
+    """The part of a bundle's identity that trust is about; `expires` in unix seconds."""
+
+    name: str
+    version: str
+    release: int
+    expires: int | None
+    bundle_id: str
+
+
 class Signer(NamedTuple):
     """A key entry whose signature counted, for the evidence."""
 
@@ -47,10 +84,64 @@ class Signer(NamedTuple):
     fingerprint: str
 
 
+class Considered(NamedTuple):
+    """A verified signature under one entry of its key; `reason` is COUNTED, REMEMBERED or one of MISSES."""
+
+    entry: TrustedKey
+    reason: str
+
+
+class Count(NamedTuple):
+    """A rule for the plugin, and the entries that count towards it."""
+
+    rule: Rule
+    entries: tuple[TrustedKey, ...]
+
+    @property
+    def keys(self) -> int:
+        """How many distinct keys those are, by their raw bytes: a second id or spelling adds nothing."""
+        return len({entry.key.raw for entry in self.entries})
+
+    @property
+    def holds(self) -> bool:
+        """Whether they are enough."""
+        return self.keys >= self.rule.threshold
+
+
+class Verdict(NamedTuple):
+    """All that was weighed about one bundle. `refused` is the id of what is amiss, or "" when accepted.
+
+    `signers` are the entries that counted. `downgrade_allowed` is what the operator said, `downgrade`
+    whether the bundle is one.
+    """
+
+    candidate: Candidate
+    now: int
+    present: frozenset[str]
+    considered: tuple[Considered, ...]
+    rules: tuple[Count, ...]
+    signers: tuple[Signer, ...]
+    remembered: Remembered
+    revocations: "RevocationList | None"
+    downgrade_allowed: bool
+    refused: str
+
+    @property
+    def downgrade(self) -> bool:
+        """Whether a higher release of the plugin was accepted here before."""
+        return is_downgrade(self.candidate, self.remembered)
+
+    @property
+    def clock_is_behind(self) -> bool:
+        """Whether the clock shows an earlier time than this machine remembers."""
+        return self.now < self.remembered.newest
+
+
 class TrustStore(NamedTuple):
-    """All key entries; `digest` (hex SHA-256) names exactly the source they were read from."""
+    """All key entries and rules; `digest` (hex SHA-256) names exactly the source they were read from."""
 
     keys: tuple[TrustedKey, ...]
+    rules: tuple[Rule, ...]
     digest: str
 
     @classmethod
@@ -62,6 +153,7 @@ class TrustStore(NamedTuple):
         """
         try:
             entries = tuple(_trusted_key(entry) for plain in plains for entry in plain["key"])
+            rules = tuple(_rule(rule) for plain in plains for rule in plain["rule"])
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise TrustStoreError("the plain form of the trust store is malformed", id="PLG-TST-002") from err
         except KeyRefused as err:
@@ -70,17 +162,15 @@ class TrustStore(NamedTuple):
             ) from err
         if len(entries) > MAX_KEYS:
             raise TrustStoreError(f"the trust store has more than {MAX_KEYS} keys", id="PLG-TST-005")
-        names = [entry.id for entry in entries]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise TrustStoreError(
-                f"two keys in the trust store are called {excerpt(twice)}", id="PLG-TST-004"
-            )
+        if len(rules) > MAX_RULES:
+            raise TrustStoreError(f"the trust store has more than {MAX_RULES} rules", id="PLG-TST-005")
+        _check_distinct("keys", [entry.id for entry in entries])
+        _check_distinct("rules", [rule.id for rule in rules if rule.id])
         if digest is None:
             from plugsec_signing.canonical import encode  # noqa: PLC0415 - only without a source
 
             digest = hashlib.sha256(encode(list(plains))).hexdigest()
-        return cls(entries, digest)
+        return cls(entries, rules, digest)
 
 
 def parse_trust_toml(text: str) -> dict[str, Any]:
@@ -145,55 +235,115 @@ def check_private(status: os.stat_result, path: str) -> None:
         raise TrustStoreError(f"others may write {path}", f"chmod go-w {path}", id="PLG-TST-003")
 
 
-def judge(store: TrustStore, name: str, fingerprints: Iterable[str], now: int) -> tuple[Signer, ...]:
-    """Return the signers that count for a plugin at `now` (unix seconds), releasing one included.
+def judge(
+    store: TrustStore,
+    candidate: Candidate,
+    fingerprints: Iterable[str],
+    now: int,
+    *,
+    revocations: "RevocationList | None" = None,
+    remembered: Remembered = NOTHING,
+    allow_downgrade: bool = False,
+) -> Verdict:
+    """Return the accepting verdict on a bundle at `now` (unix seconds). Raises TrustRefused (exit 3).
 
-    `fingerprints` must be those of signatures that *were verified*. Pure. Raises TrustRefused (exit 3)
-    with the reason of the key that came closest.
+    `fingerprints` must be those of signatures that *were verified*. Pure, and monotone: one signature or
+    one key entry less, one rule or one revocation more, and what was refused stays refused.
     """
-    present = set(fingerprints)
-    if not present:
-        raise TrustRefused(
-            f"{name} is not signed",
-            "plugsec sign BUNDLE --key FILE; see `plugsec sign --help`",
-            id="PLG-TRU-001",
+    return require(
+        examine(
+            store, candidate, fingerprints, now,
+            revocations=revocations, remembered=remembered, allow_downgrade=allow_downgrade,
         )
-    counted: list[Signer] = []
-    refusals: list[TrustRefused] = []
-    for entry in store.keys:
-        if entry.fingerprint not in present:
-            continue
-        refusal = _refusal(entry, name, now)
-        if refusal is None:
-            counted.append(Signer(entry.id, entry.publisher, entry.role, entry.fingerprint))
-        else:
-            refusals.append(refusal)
-    if any(signer.role == RELEASE for signer in counted):
-        return tuple(counted)
-    if counted:
-        raise TrustRefused(
-            f"{name} is signed by {', '.join(signer.key_id for signer in counted)}, "
-            f"but by no key with the role {RELEASE}",
-            "a key that may release must sign it too",
-            id="PLG-TRU-006",
-        )
-    if refusals:
-        raise max(refusals, key=lambda refusal: refusal.id)
-    raise TrustRefused(
-        f"{name} is signed, but by no key of the trust store (fingerprints: {', '.join(sorted(present))})",
-        "plugsec trust add PUBKEY --publisher NAME, if you trust the signer",
-        id="PLG-TRU-002",
+    )  # fmt: skip
+
+
+def require(verdict: Verdict) -> Verdict:
+    """Return an accepting verdict as it is; raises TrustRefused (exit 3) with the nearest miss."""
+    if verdict.refused:
+        from plugsec_signing.trust_words import refusal  # noqa: PLC0415 - words are for refusals only
+
+        raise refusal(verdict)
+    return verdict
+
+
+def examine(
+    store: TrustStore,
+    candidate: Candidate,
+    fingerprints: Iterable[str],
+    now: int,
+    *,
+    revocations: "RevocationList | None" = None,
+    remembered: Remembered = NOTHING,
+    allow_downgrade: bool = False,
+) -> Verdict:
+    """Weigh everything, whether or not it is accepted in the end: what `judge` decides and people ask for.
+
+    1. Of each verified signature, find every entry of its key and whether the entry counts: trusted for
+       this plugin, not revoked, valid now or (as remembered) when its signature first counted here.
+    2. One that counts must have the role release.
+    3. Every rule for this plugin must hold, counting distinct raw key bytes, never ids.
+    4. The bundle must not be revoked, below the least release allowed, or expired when first seen here.
+    5. Its release must not be lower than one accepted before, nor the same as another bundle's.
+    """
+    seen = remembered.bundles.get(candidate.bundle_id)
+    at = _At(now, max(now, remembered.newest), seen, revocations)
+    present = frozenset(fingerprints)
+    considered = tuple(
+        Considered(entry, _reason(entry, candidate.name, at))
+        for entry in store.keys
+        if entry.fingerprint in present
+    )  # 1
+    counted = [found.entry for found in considered if found.reason in COUNTS]
+    rules = tuple(
+        Count(rule, tuple(entry for entry in counted if entry.role in rule.roles))
+        for rule in store.rules
+        if any(matches(glob, candidate.name) for glob in rule.plugins)
     )
+    verdict = Verdict(
+        candidate=candidate,
+        now=now,
+        present=present,
+        considered=considered,
+        rules=rules,
+        signers=tuple(Signer(each.id, each.publisher, each.role, each.fingerprint) for each in counted),
+        remembered=remembered,
+        revocations=revocations,
+        downgrade_allowed=allow_downgrade,
+        refused="",
+    )
+    return verdict._replace(refused=_miss(verdict, at))
 
 
-def counting(store: TrustStore, name: str, fingerprints: Iterable[str], now: int) -> tuple[Signer, ...]:
+def counting(
+    store: TrustStore,
+    name: str,
+    fingerprints: Iterable[str],
+    now: int,
+    revocations: "RevocationList | None" = None,
+) -> tuple[Signer, ...]:
     """Return the entries of keys that count for a plugin at `now`, whatever their role: for attestations."""
-    present = set(fingerprints)
+    present = frozenset(fingerprints)
+    at = _At(now, now, None, revocations)
     return tuple(
         Signer(entry.id, entry.publisher, entry.role, entry.fingerprint)
         for entry in store.keys
-        if entry.fingerprint in present and _refusal(entry, name, now) is None
+        if entry.fingerprint in present and _reason(entry, name, at) in COUNTS
     )
+
+
+def is_downgrade(candidate: Candidate, remembered: Remembered) -> bool:
+    """Say whether a higher release of the plugin was accepted here before."""
+    highest = remembered.highest
+    return highest is not None and candidate.release < highest
+
+
+def rival(candidate: Candidate, remembered: Remembered) -> str | None:
+    """Return another bundle that was accepted here under the same release: one of the two is not genuine."""
+    for bundle_id, seen in remembered.bundles.items():
+        if seen.release == candidate.release and bundle_id != candidate.bundle_id:
+            return bundle_id
+    return None
 
 
 def matches(glob: str, name: str) -> bool:
@@ -218,27 +368,83 @@ def _part_matches(glob: str, text: str) -> bool:
     return True
 
 
-def _refusal(entry: TrustedKey, name: str, now: int) -> TrustRefused | None:
-    """Say why a key's signature does not count; ids are ordered by how close it came."""
+class _At(NamedTuple):
+    """The circumstances under which one bundle is judged.
+
+    `latest` is never before anything remembered: a clock that was put back must not revive an expired key.
+    """
+
+    now: int
+    latest: int
+    seen: Seen | None
+    revocations: "RevocationList | None"
+
+
+def _reason(entry: TrustedKey, name: str, at: _At) -> str:
+    """Say why a verified signature counts under an entry of its key, or why not."""
     if not any(matches(glob, name) for glob in entry.plugins):
-        return TrustRefused(
-            f"the key {entry.id} signed {name}, but is trusted for {', '.join(entry.plugins)} only",
-            "plugsec trust add PUBKEY --publisher NAME --plugins GLOB, if it may",
-            id="PLG-TRU-003",
-        )
-    if entry.valid_after is not None and now < entry.valid_after:
-        return TrustRefused(f"the key {entry.id} that signed {name} is not valid yet", id="PLG-TRU-004")
-    if entry.valid_before is not None and now >= entry.valid_before:
-        return TrustRefused(
-            f"the key {entry.id} that signed {name} has expired",
-            "ask for a release by its successor",
-            id="PLG-TRU-005",
-        )
-    return None
+        return GLOB
+    first = at.seen.signers.get(entry.fingerprint) if at.seen is not None else None
+    revoked = at.revocations.keys.get(entry.fingerprint) if at.revocations is not None else None
+    if revoked is not None and revoked.kind != SUPERSEDED and (first is None or first >= revoked.since):
+        return COMPROMISED
+    if revoked is not None and revoked.kind == SUPERSEDED and first is None and at.latest >= revoked.since:
+        return SUPERSEDED
+    after = entry.valid_after if entry.valid_after is not None else at.now
+    before = entry.valid_before if entry.valid_before is not None else at.latest + 1
+    if after <= at.now and at.latest < before:
+        return COUNTED
+    if first is not None and _within(first, entry.valid_after, entry.valid_before):
+        return REMEMBERED
+    return NOT_YET if at.now < after else EXPIRED
+
+
+def _within(moment: int, after: int | None, before: int | None) -> bool:
+    return (after is None or after <= moment) and (before is None or moment < before)
+
+
+def _miss(verdict: Verdict, at: _At) -> str:
+    """Return the id of the first thing that is amiss, or nothing; the order is that of telling."""
+    candidate, revocations, expires = verdict.candidate, verdict.revocations, verdict.candidate.expires
+    least = revocations.min_release.get(candidate.name, 0) if revocations is not None else 0
+    seen_in_time = expires is None or (at.seen is not None and at.seen.first < expires)
+    released = any(signer.role == RELEASE for signer in verdict.signers)
+    release = "" if released else _missing_release(verdict)
+    amiss = (
+        ("PLG-TRU-010", revocations is not None and candidate.bundle_id in revocations.bundles),  # 4
+        ("PLG-TRU-011", candidate.release < least),
+        (release, bool(release)),  # 2
+        ("PLG-TRU-012", not all(count.holds for count in verdict.rules)),  # 3
+        ("PLG-TRU-007", expires is not None and at.latest >= expires and not seen_in_time),  # 4
+        ("PLG-TRU-014", rival(candidate, verdict.remembered) is not None),  # 5
+        ("PLG-TRU-013", verdict.downgrade and not verdict.downgrade_allowed),
+    )
+    return next((error_id for error_id, found in amiss if found), "")
+
+
+def _missing_release(verdict: Verdict) -> str:
+    """Name what came closest to a release: a releaser's near miss before a reviewer's signature."""
+    if not verdict.present:
+        return "PLG-TRU-001"
+    misses = {found.reason for found in verdict.considered if found.entry.role == RELEASE}
+    if not verdict.signers:
+        misses |= {found.reason for found in verdict.considered}
+    for reason, error_id in MISSES.items():
+        if reason in misses and not (reason == GLOB and verdict.signers):
+            return error_id
+    return "PLG-TRU-006" if verdict.signers else "PLG-TRU-002"
+
+
+def _check_distinct(what: str, names: Sequence[str]) -> None:
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TrustStoreError(f"two {what} in the trust store are called {excerpt(twice)}", id="PLG-TST-004")
 
 
 def _trusted_key(entry: Plain) -> TrustedKey:
     key = keys.parse_public_key(entry["ssh"])
+    if key.algorithm != entry["algorithm"]:
+        raise ValueError("the entry decides the algorithm, and this is a key of another one")
     return TrustedKey(
         id=str(entry["id"]),
         key=key,
@@ -249,6 +455,14 @@ def _trusted_key(entry: Plain) -> TrustedKey:
         valid_after=_seconds(entry["valid_after"]),
         valid_before=_seconds(entry["valid_before"]),
     )
+
+
+def _rule(rule: Plain) -> Rule:
+    threshold = rule["threshold"]
+    if type(threshold) is not int or not 1 <= threshold <= MAX_THRESHOLD or not rule["roles"]:
+        raise ValueError("a threshold is a number of keys with roles")
+    plugins, roles = (tuple(str(each) for each in rule[field]) for field in ("plugins", "roles"))
+    return Rule(str(rule["id"]), plugins, threshold, roles)
 
 
 def _seconds(value: object) -> int | None:

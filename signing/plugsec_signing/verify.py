@@ -12,14 +12,16 @@ from typing import Any, NoReturn
 from plugsec_signing import keys, sshsig
 from plugsec_signing.bundle import BundleHead, Sink, read_bundle
 from plugsec_signing.envelope import Envelope, FileEntry
-from plugsec_signing.errors import BundleError, BundleUnreadable, SignatureRefused, TrustRefused, excerpt
+from plugsec_signing.errors import BundleError, BundleUnreadable, SignatureRefused, excerpt
+from plugsec_signing.memory import NOTHING, Remembered
 from plugsec_signing.payload import Payload, PayloadWriter
-from plugsec_signing.times import format_time
-from plugsec_signing.trust import Signer, TrustStore, judge
+from plugsec_signing.record import NamedTuple
+from plugsec_signing.trust import Candidate, Signer, TrustStore, Verdict, examine, require
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugsec_signing.dsse import Attestation
+    from plugsec_signing.revocation import RevocationList
 
 
 class _Evidence:
@@ -27,7 +29,7 @@ class _Evidence:
 
     __slots__ = (
         "attestations", "bundle_id", "envelope", "path", "payload", "signers", "trust_digest", "untrusted",
-        "warnings",
+        "verdict", "warnings",
     )  # fmt: skip
     envelope: Envelope
     bundle_id: str
@@ -38,6 +40,7 @@ class _Evidence:
     warnings: tuple[str, ...]
     payload: Payload | None
     attestations: "tuple[Attestation, ...]"
+    verdict: Verdict | None
 
     def __init__(self, **found: Any) -> None:  # noqa: ANN401
         for name in _Evidence.__slots__:
@@ -71,8 +74,34 @@ class UnsafeUnsignedBundle(_Evidence):
 Reading = Callable[[Sink], BundleHead]  # hands over what `read_bundle` would, checked as it does
 
 
+def _nothing(_: str) -> Remembered:
+    return NOTHING
+
+
+class Circumstances(NamedTuple):
+    """Under what a bundle is judged, besides the trust store and the clock.
+
+    `recall` gives what is remembered here of a plugin (`memory.recall` of some path), `observe` is handed
+    the verdict before it is acted upon, accepting or not: for whoever wants to explain it.
+    """
+
+    revocations: "RevocationList | None" = None
+    recall: Callable[[str], Remembered] = _nothing
+    allow_downgrade: bool = False
+    observe: Callable[[Verdict], object] | None = None
+
+
+PLAIN = Circumstances()  # a machine without memory, and no list of revocations
+
+
 def verify_bundle(
-    path: str, trust: TrustStore, now: int, *, keep_payload: bool = False, also: Sink | None = None
+    path: str,
+    trust: TrustStore,
+    now: int,
+    *,
+    keep_payload: bool = False,
+    also: Sink | None = None,
+    under: Circumstances = PLAIN,
 ) -> VerifiedBundle:
     """Verify a bundle file completely; `now` in unix seconds.
 
@@ -80,8 +109,10 @@ def verify_bundle(
     2. Read the manifest: canonical form, identity, paths, file list (exit 4).
     3. Verify *every* signature present, under its own key, which must be the one that names it, and
        check every attestation present in the same spirit (exit 3).
-    4. Ask the trust store which of them count for this plugin now; one with role release must (exit 3).
-    5. Refuse a bundle whose own `expires` has passed (exit 3).
+    4. Ask the trust store which of them count for this plugin now: one with role release must, and every
+       rule must hold; revoked keys do not count, unless they are remembered from before (exit 3).
+    5. Refuse a bundle that is revoked, whose own `expires` has passed, or that is older than one
+       accepted here before (exit 3).
     6. Compare every header and hash every payload byte, to the very end of the file (exit 4).
     7. With `keep_payload`, seal the copy that was made while hashing.
 
@@ -89,19 +120,26 @@ def verify_bundle(
     counts only when this returns. Nothing is written anywhere. Raises SigningError only (and what `also`
     raises), and then leaves no descriptor open.
     """
-    sink = _Verification(trust, now, keep_payload, also)
+    sink = _Verification(trust, now, keep_payload, also, under=under)
     return VerifiedBundle(**_read(path, sink), trust_digest=trust.digest)
 
 
 def verify_reading(
-    read: Reading, path: str, trust: TrustStore, now: int, *, keep_payload: bool = False, tree: int = -1
+    read: Reading,
+    path: str,
+    trust: TrustStore,
+    now: int,
+    *,
+    keep_payload: bool = False,
+    tree: int = -1,
+    under: Circumstances = PLAIN,
 ) -> VerifiedBundle:
     """Do steps 2 to 7 of `verify_bundle` for a bundle that is not read from a file, such as a stored one.
 
     `tree` is the directory that the payload is read from, for one that is too large to be kept in memory.
     """
-    sink = _Verification(trust, now, keep_payload, None, tree)
-    return VerifiedBundle(**_evidence(read, path, sink), warnings=(), trust_digest=trust.digest)
+    sink = _Verification(trust, now, keep_payload, None, tree=tree, under=under)
+    return VerifiedBundle(**_evidence(read, path, sink), trust_digest=trust.digest)
 
 
 def verify_unsafe_unsigned(
@@ -137,22 +175,32 @@ def check_signatures(head: BundleHead) -> tuple[str, ...]:
     return tuple(head.signatures)
 
 
-def check_attestations(head: BundleHead, trust: TrustStore | None, now: int) -> "tuple[Attestation, ...]":
+def check_attestations(
+    head: BundleHead, trust: TrustStore | None, now: int, revocations: "RevocationList | None" = None
+) -> "tuple[Attestation, ...]":
     """Check every attestation of a bundle, and whose count. Raises SigningError (exit 3)."""
     if not head.attestations:
         return ()
     from plugsec_signing import dsse  # noqa: PLC0415 - few bundles have any
 
-    return dsse.check_all(head.attestations.values(), head.envelope, trust, now)
+    return dsse.check_all(head.attestations.values(), head.envelope, trust, now, revocations)
 
 
 class _Verification:
     """The sink that verifies while `read_bundle` reads; without a trust store nobody needs to vouch."""
 
     def __init__(
-        self, trust: TrustStore | None, now: int, keep_payload: bool, also: Sink | None, tree: int = -1
+        self,
+        trust: TrustStore | None,
+        now: int,
+        keep_payload: bool,
+        also: Sink | None,
+        *,
+        tree: int = -1,
+        under: Circumstances = PLAIN,
     ) -> None:
         self._tree = tree
+        self._under = under
         self._trust = trust
         self._now = now
         self._keep = keep_payload
@@ -160,18 +208,34 @@ class _Verification:
         self.writer: PayloadWriter | None = None
         self.fingerprints: tuple[str, ...] = ()
         self.attestations: tuple[Attestation, ...] = ()  # of those, `counted` are in the trust store
-        self.signers: tuple[Signer, ...] = ()
+        self.verdict: Verdict | None = None
 
     def head(self, head: BundleHead) -> None:
         self.fingerprints = check_signatures(head)  # 3
-        self.attestations = check_attestations(head, self._trust, self._now)
+        self.attestations = check_attestations(head, self._trust, self._now, self._under.revocations)
         if self._trust is not None:
-            self.signers = judge(self._trust, head.envelope.name, self.fingerprints, self._now)  # 4
-            _check_expiry(head.envelope, self._now)  # 5
+            self.verdict = self._judge(head.envelope, self._trust)  # 4, 5
         if self._keep:
             self.writer = PayloadWriter(head.envelope, self._tree)
         if self._also is not None:
             self._also.head(head)
+
+    def _judge(self, envelope: Envelope, trust: TrustStore) -> Verdict:
+        under = self._under
+        verdict = examine(
+            trust,
+            Candidate(
+                envelope.name, envelope.version, envelope.release, envelope.expires, envelope.bundle_id
+            ),
+            self.fingerprints,
+            self._now,
+            revocations=under.revocations,
+            remembered=under.recall(envelope.name),
+            allow_downgrade=under.allow_downgrade,
+        )
+        if under.observe is not None:
+            under.observe(verdict)
+        return require(verdict)
 
     def begin(self, entry: FileEntry) -> None:
         if self.writer is not None:
@@ -192,7 +256,7 @@ def _read(path: str, sink: _Verification) -> dict[str, Any]:
         found = _evidence(lambda sink: read_bundle(fd, sink), path, sink)
     finally:
         os.close(fd)
-    return {**found, "warnings": _warnings(path, found["envelope"])}
+    return {**found, "warnings": (*_warnings(path, found["envelope"]), *found["warnings"])}
 
 
 def _evidence(read: Reading, path: str, sink: _Verification) -> dict[str, Any]:
@@ -203,25 +267,26 @@ def _evidence(read: Reading, path: str, sink: _Verification) -> dict[str, Any]:
         if sink.writer is not None:
             sink.writer.abandon()
         raise
-    counted = {signer.fingerprint for signer in sink.signers}
+    verdict = sink.verdict
+    signers = verdict.signers if verdict is not None else ()
+    counted = {signer.fingerprint for signer in signers}
     return {
         "envelope": envelope,
         "bundle_id": envelope.bundle_id,
-        "signers": sink.signers,
+        "signers": signers,
         "untrusted": tuple(name for name in sink.fingerprints if name not in counted),
         "path": path,
         "payload": payload,
         "attestations": sink.attestations,
+        "verdict": verdict,
+        "warnings": _clock(verdict) if verdict is not None and verdict.clock_is_behind else (),
     }
 
 
-def _check_expiry(envelope: Envelope, now: int) -> None:
-    if envelope.expires is not None and now >= envelope.expires:
-        raise TrustRefused(
-            f"{envelope.name} {envelope.version} expired at {format_time(envelope.expires)}",
-            "ask its publisher for a newer release",
-            id="PLG-TRU-007",
-        )
+def _clock(verdict: Verdict) -> tuple[str, ...]:
+    from plugsec_signing.trust_words import of_clock  # noqa: PLC0415 - clocks are seldom put back
+
+    return (of_clock(verdict),)
 
 
 def _warnings(path: str, envelope: Envelope) -> tuple[str, ...]:

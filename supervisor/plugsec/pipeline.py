@@ -41,9 +41,16 @@ from plugsec_plugins.runtimes.plan import LaunchPlan
 from plugsec_policies.decision import Grant, HostSupport, Narrowing, Request, decide
 from plugsec_policies.limits import parse_limits
 from plugsec_policies.policy import BUILTIN_PREFIX, Policy, load_policy
+from plugsec_signing import memory
 from plugsec_signing.record import NamedTuple
 from plugsec_signing.trust import TrustStore, load_trust, parse_trust_toml
-from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle, verify_bundle, verify_unsafe_unsigned
+from plugsec_signing.verify import (
+    Circumstances,
+    UnsafeUnsignedBundle,
+    VerifiedBundle,
+    verify_bundle,
+    verify_unsafe_unsigned,
+)
 
 if TYPE_CHECKING:
     from plugsec.recording import Recorder
@@ -52,6 +59,7 @@ if TYPE_CHECKING:
 
 DEFAULT_POLICY = "builtin:strict"
 _OUTPUT_DEPTH_MAX = 16
+_TRUST_KIND = "trust-2"  # of cached plain forms; they have rules since the second
 
 
 class Call(NamedTuple):
@@ -67,6 +75,7 @@ class Call(NamedTuple):
     allow_degraded: frozenset[str] = frozenset()
     unsafe_unsigned: bool = False
     receipt: bool = False
+    allow_downgrade: bool = False
 
 
 class Supervisor:
@@ -132,6 +141,7 @@ class _Run:
         self._bundle: VerifiedBundle | UnsafeUnsignedBundle | None = None
         self._files: tuple[exchange_inputs.InputFile, ...] = ()
         self._started = False
+        self._memory = memory.path_in(where.state)
 
     def outcome(self) -> Outcome:
         """Do every step; turn whatever ends it into an outcome."""
@@ -171,19 +181,23 @@ class _Run:
         if call.unsafe_unsigned and not installed:
             bundle = verify_unsafe_unsigned(call.bundle, keep_payload=True)
         else:
-            parse = cache.by_text(os.path.join(self._where.cache, "parsed"), "trust", parse_trust_toml)
+            parse = cache.by_text(os.path.join(self._where.cache, "parsed"), _TRUST_KIND, parse_trust_toml)
             trust = load_trust(self._where.trust, parse=parse)
+            under = Circumstances(recall=self._recall, allow_downgrade=call.allow_downgrade)
             if installed:
-                bundle = self._verify_installed(trust)
+                bundle = self._verify_installed(trust, under)
             else:
-                bundle = verify_bundle(call.bundle, trust, int(time.time()), keep_payload=True)
+                bundle = verify_bundle(call.bundle, trust, int(time.time()), keep_payload=True, under=under)
         warnings = bundle.warnings
         if isinstance(bundle, UnsafeUnsignedBundle):
             warnings = ("nobody vouches for this bundle (--unsafe-unsigned); that is recorded", *warnings)
         self._known.update(bundle_id=bundle.bundle_id, plugin=bundle.envelope.name, warnings=warnings)
         return bundle
 
-    def _verify_installed(self, trust: TrustStore) -> VerifiedBundle:
+    def _recall(self, name: str) -> memory.Remembered:
+        return memory.recall(self._memory, name)
+
+    def _verify_installed(self, trust: TrustStore, under: Circumstances) -> VerifiedBundle:
         """The same evidence from the store: `publisher/name[@version]`."""
         from plugsec_signing.store.names import parse_name  # noqa: PLC0415 - only for installed plugins
         from plugsec_signing.store.stored import verify_stored  # noqa: PLC0415
@@ -191,7 +205,9 @@ class _Run:
         if self._call.unsafe_unsigned:
             raise UsageError("--unsafe-unsigned is for bundle files; what is installed was verified")
         store = os.path.join(self._where.data, places.STORE)
-        return verify_stored(store, parse_name(self._call.bundle), trust, int(time.time()))
+        # An older version is there because the operator installed it, or went back to it, on purpose.
+        under = under._replace(allow_downgrade=True)
+        return verify_stored(store, parse_name(self._call.bundle), trust, int(time.time()), under)
 
     # 2. decide -------------------------------------------------------------------------------------------
 
@@ -282,6 +298,8 @@ class _Run:
         held.begin(built.spec, payload.fd, tuple(file.fd for file in self._files))
         # Boot needs some milliseconds for its layers: whatever the plugin's start needs of us is done now.
         recorder = self._recording()
+        if decided.bundle.verdict is not None:
+            memory.remember(self._memory, decided.bundle.verdict)
         _load_supervision()
         held.follow()
         found = {
@@ -303,6 +321,9 @@ class _Run:
             if self._call.unsafe_unsigned:
                 recorder.override("unsafe-unsigned", self._call.bundle)
             if self._bundle is not None:
+                verdict = self._bundle.verdict
+                if verdict is not None and verdict.downgrade and self._call.allow_downgrade:
+                    recorder.override("allow-downgrade", self._call.bundle)
                 recorder.verified(self._bundle)
         return self._recorder
 

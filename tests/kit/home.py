@@ -21,6 +21,7 @@ class Home:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.home = root / "home"
+        self._unnamed: dict[bytes, int] = {}
         trust = self.home / "config" / "trust.d"
         trust.mkdir(parents=True, mode=0o700)
         keys_directory = root / "keys"
@@ -43,16 +44,21 @@ class Home:
         permissions: Sequence[Mapping[str, Any]] = (),
         limits: Mapping[str, int] | None = None,
         modes: Mapping[str, int] | None = None,
-        name: str = "acme/test",
+        name: str | None = None,
+        release: int = 1,
         signed: bool = True,
     ) -> str:
-        """Write a signed bundle of these files and return its path."""
+        """Write a signed bundle of these files and return its path.
+
+        Without a name, the first bundle of a home is acme/test, and others are plugins of their own: two
+        bundles with one name and one release are what plugsec refuses.
+        """
         content = {path: data.encode() if isinstance(data, str) else data for path, data in files.items()}
         manifest: dict[str, Any] = {
             "schema": "plugsec.manifest/1",
-            "name": name,
-            "version": "1.0.0",
-            "release": 1,
+            "name": name or "acme/test",
+            "version": f"{release}.0.0",
+            "release": release,
             "files": [
                 {
                     "path": path,
@@ -68,6 +74,9 @@ class Home:
         }
         if limits:
             manifest["limits"] = dict(limits)
+        if name is None:
+            number = self._unnamed.setdefault(canonical.encode(manifest), len(self._unnamed) + 1)
+            manifest["name"] = "acme/test" if number == 1 else f"acme/test-{number}"
         text = canonical.encode(manifest)
         signatures = {}
         if signed:

@@ -11,7 +11,7 @@ import shutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from plugsec_signing import bundle, canonical, keys, sshsig, wire
-from plugsec_signing.trust import TrustStore, parse_trust_toml
+from plugsec_signing.trust import Candidate, TrustStore, parse_trust_toml
 
 NOW = 1_800_000_000  # 2027-01-15T08:00:00Z
 FILES = {"lib/count.py": b"print(1)\n", "run": b"#!/bin/sh\n", "schemas/count.json": b"{}"}
@@ -32,6 +32,9 @@ P256_POINT = bytes.fromhex(
     "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
     "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
 )
+
+
+CANDIDATE = Candidate("acme/wordfreq", "1.2.3", 7, None, "sha256:" + "a" * 64)
 
 
 def manifest_value(contents=FILES, /, **fields):

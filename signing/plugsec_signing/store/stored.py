@@ -31,7 +31,7 @@ from plugsec_signing.store.names import StoredName
 from plugsec_signing.store.sweep import PAYLOAD
 from plugsec_signing.tree import DIRECTORY, damaged, read_payload, read_small
 from plugsec_signing.trust import TrustStore
-from plugsec_signing.verify import VerifiedBundle, verify_reading
+from plugsec_signing.verify import PLAIN, Circumstances, VerifiedBundle, verify_reading
 
 MANIFEST, SIGNATURES, ATTESTATIONS = "manifest.json", "signatures", "attestations"
 _HEX = frozenset("0123456789abcdef")
@@ -66,14 +66,16 @@ def opened_bundle(path: str, name: StoredName) -> Iterator[Stored]:
         os.close(found.payload)
 
 
-def verify_stored(path: str, name: StoredName, trust: TrustStore, now: int) -> VerifiedBundle:
+def verify_stored(
+    path: str, name: StoredName, trust: TrustStore, now: int, under: Circumstances = PLAIN
+) -> VerifiedBundle:
     """Verify an installed bundle and keep its payload for a run; `now` in unix seconds.
 
     Raises what `verify_bundle` does, and the StoreErrors.
     """
     with opened_bundle(path, name) as stored:
         return verify_reading(
-            reading(stored), stored.path, trust, now, keep_payload=True, tree=stored.payload
+            reading(stored), stored.path, trust, now, keep_payload=True, tree=stored.payload, under=under
         )
 
 

@@ -21,7 +21,12 @@ class Option:
 
 
 ARGUMENTS = (
-    ("bundle", True, "BUNDLE|NAME", "A .plug file, or publisher/name[@version] as installed; ./FILE is a file."),
+    (
+        "bundle",
+        True,
+        "BUNDLE|NAME",
+        "A .plug file, or publisher/name[@version] as installed; ./FILE is a file.",
+    ),
     ("method", False, "METHOD", "The method to call; may be left out when there is only one."),
 )
 
@@ -35,6 +40,7 @@ RUN_OPTIONS = (
     Option("--receipt", ONE, "FILE", "Writes a signed receipt."),
     Option("--allow-degraded", MANY, "LAYER", "Accepts that a layer is missing, if the policy lists it."),
     Option("--unsafe-unsigned", FLAG, "", "Runs a bundle that nobody vouches for. Recorded as an override."),
+    Option("--allow-downgrade", FLAG, "", "Runs an older release than one accepted here. Recorded likewise."),
     Option("--json", FLAG, "", "One JSON object on stdout instead of the bare result."),
     Option("--quiet", FLAG, "", "Only errors on stderr: no log, no denials.", "-q"),
     Option("--trust", ONE, "DIR", "The trust store."),

@@ -121,6 +121,7 @@ def _run_with(boot: "Boot", values: dict[str, Any]) -> Outcome:
         allow_degraded=frozenset(values["allow_degraded"]),
         unsafe_unsigned=values["unsafe_unsigned"],
         receipt=values["receipt"] is not None,
+        allow_downgrade=values["allow_downgrade"],
     )
     interruption = Interruption()
     for number in _SIGNALS:
