@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from catalogue import host
 
 from kit import elf, fault_table, faults, tap
 from kit.faults import Fault, Struck
@@ -58,7 +59,9 @@ class Bundles(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundles]:
+def bundles(tmp_path_factory: pytest.TempPathFactory, layers: host.Layers) -> Iterator[Bundles]:
+    if layers.missing:
+        pytest.skip(f"{', '.join(layers.missing)}: missing on this host, so that no start is healthy")
     home = Home(tmp_path_factory.mktemp("faults"))
     program = {"program": elf.program(elf.answers_seven())}
     yield Bundles(

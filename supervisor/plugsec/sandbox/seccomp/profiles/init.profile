@@ -2,7 +2,7 @@
 
 [allow]
 wait4                   # its work
-sendmsg                 # its one report
+sendmsg                 # its two reports: confined, and how the plugin ended
 exit_group              # its end, and with it the jail's
 exit                    # the same
 rt_sigreturn            # return from a handler
