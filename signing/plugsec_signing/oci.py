@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from plugsec_signing import canonical
-from plugsec_signing.bundle import BundleHead, is_frame, read_bundle
+from plugsec_signing.bundle import BundleHead, is_frame, read_bundle, read_manifest
 from plugsec_signing.destination import new_directory, new_file, refused
 from plugsec_signing.envelope import Envelope, FileEntry
 from plugsec_signing.errors import DestinationRefused, JsonError, OciError, excerpt
@@ -134,7 +134,7 @@ def _take_out(root: int, layer: _Descriptor, out: str | None, bundle_id: str | N
 
 def _own_name(blob: int, layer: _Descriptor) -> str:
     """The name that the bundle gives itself; a title in the layout is never used as a path."""
-    envelope = _check_bundle(blob)
+    envelope = read_manifest(blob).envelope
     suffix = ".plug.zst" if layer.media_type == FRAME_TYPE else ".plug"
     return f"{envelope.plugin}-{envelope.version}{suffix}"
 
