@@ -1,7 +1,7 @@
 """SSH keys: public ones in one strict form, private ones read from and written to OpenSSH files.
 
 Three algorithms are accepted, each a module with the same functions; Ed25519 is the default, and the other
-two count only where the operator's trust entry says so (`check_opted_in`). Everything else has its own
+two count only where the operator's trust entry says so (`trust_toml`). Everything else has its own
 refusal, so that nobody mistakes "not supported" for "not trusted".
 """
 
@@ -86,26 +86,6 @@ def parse_blob(blob: bytes, comment: str = "") -> PublicKey:
     """Return the key that an SSH key blob holds; raises KeyRefused (exit 3)."""
     algorithm = wire.first(blob)[0].decode("ascii", "replace")
     return PublicKey(algorithm, blob, algorithm_named(algorithm).raw_key(blob), comment)
-
-
-def check_opted_in(key: PublicKey, algorithm: str | None) -> None:
-    """Return if a trust entry that says `algorithm` (None: nothing) accepts its key; raises KeyRefused.
-
-    The entry decides the algorithm: Ed25519 needs no word, the others do, and no entry may say one thing
-    and hold another.
-    """
-    if algorithm is None and key.algorithm != ed25519.NAME:
-        raise KeyRefused(
-            f"a key of the algorithm {key.algorithm} counts only where its entry says so",
-            f'add the line: algorithm = "{key.algorithm}"',
-            id="PLG-KEY-009",
-        )
-    if algorithm is not None and algorithm != key.algorithm:
-        raise KeyRefused(
-            f"the entry says the algorithm {excerpt(algorithm)}, its key is of {key.algorithm}",
-            f'write algorithm = "{key.algorithm}", if that key is meant',
-            id="PLG-KEY-009",
-        )
 
 
 def parse_public_key(line: str) -> PublicKey:

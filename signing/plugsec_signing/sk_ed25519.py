@@ -84,6 +84,6 @@ def _key(blob: bytes) -> tuple[bytes, bytes]:
         raise KeyRefused(
             f"the FIDO key belongs to the application {excerpt(application)}, not to one of SSH",
             "make one with `ssh-keygen -t ed25519-sk`",
-            id="PLG-KEY-010",
+            id="PLG-KEY-009",
         )
     return ed25519.check_key(key), application

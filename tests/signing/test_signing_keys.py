@@ -185,31 +185,6 @@ FIDO = keys.parse_blob(fido_token.key_blob(bytes([1]) * 32))
 ECDSA = keys.parse_blob(
     wire.string(b"ecdsa-sha2-nistp256") + wire.string(b"nistp256") + wire.string(kit.P256_POINT)
 )
-OPT_IN = [
-    (kit.ACME.public, None, True),
-    (kit.ACME.public, "ssh-ed25519", True),
-    (kit.ACME.public, "sk-ssh-ed25519@openssh.com", False),
-    (kit.ACME.public, "", False),
-    (FIDO, "sk-ssh-ed25519@openssh.com", True),
-    (FIDO, None, False),
-    (FIDO, "ssh-ed25519", False),
-    (FIDO, "SK-SSH-ED25519@OPENSSH.COM", False),
-    (FIDO, "ecdsa-sha2-nistp256", False),
-    (ECDSA, "ecdsa-sha2-nistp256", True),
-    (ECDSA, None, False),
-    (ECDSA, "ssh-ed25519", False),
-]
-
-
-@pytest.mark.parametrize(("key", "said", "accepted"), OPT_IN)
-def test_an_entry_accepts_the_algorithm_that_it_names_and_ed25519_without_a_word(key, said, accepted):
-    if accepted:
-        keys.check_opted_in(key, said)
-        return
-    with pytest.raises(KeyRefused) as caught:
-        keys.check_opted_in(key, said)
-    assert (caught.value.id, caught.value.code) == ("PLG-KEY-009", 3)
-    assert f'algorithm = "{key.algorithm}"' in caught.value.hint
 
 
 def test_a_line_that_names_another_algorithm_than_its_blob_is_refused():
