@@ -112,7 +112,8 @@ def go(**unread):
     signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
     over = []
     def flood(fd):
-        while not over:
+        for _ in range(3500):  # both together stay below the cap, however long the storm takes
+            if over: return
             os.write(fd, b"x" * 8192)
             time.sleep(0.001)
     threads = [threading.Thread(target=flood, args=(fd,)) for fd in (1, 2)]

@@ -46,7 +46,7 @@ _FILES = {"tmp_bytes": 96 * MIB, "file_bytes": 96 * MIB}
 ROWS = (
     Row("half a second of work", "burn", 500, "cpu_ms", 500, is_time=True),
     Row("work of a child that nobody waits for", "burn_in_a_child", 500, "cpu_ms", 500, low_by=_TICKS_MS, is_time=True),
-    Row("work before a hang", "burn_and_hang", 500, "cpu_ms", 500, {"wall_ms": 1200}, low_by=_TICKS_MS, is_time=True),
+    Row("work before a hang", "burn_and_hang", 250, "cpu_ms", 250, {"wall_ms": 1500}, low_by=_TICKS_MS, is_time=True),
     Row("sleep costs no work", "sleep", 400, "cpu_ms", 0, start=60, is_time=True),
     Row("sleep is wall time", "sleep", 400, "wall_ms", 400, start=50, is_time=True),
     Row("touched memory", "touch", 96, "memory_peak_bytes", 96 * MIB),
