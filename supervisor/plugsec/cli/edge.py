@@ -1,10 +1,13 @@
 """Where commands other than `run` touch the world: lines for people, small files, one audit record."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plugsec.cli.common import Places
 from plugsec.errors import UsageError
+
+if TYPE_CHECKING:
+    from plugsec_signing.verify import Circumstances
 
 
 def show(line: str) -> None:
@@ -24,6 +27,15 @@ def read_small(path: str, most: int) -> bytes:
     if len(data) > most:
         raise UsageError(f"{path!r} is larger than {most} bytes")
     return data
+
+
+def circumstances(where: Places, *, allow_downgrade: bool = False) -> "Circumstances":
+    """Under what a command judges a bundle, besides the trust store: what was accepted here before."""
+    from plugsec_signing import memory  # noqa: PLC0415
+    from plugsec_signing.verify import Circumstances  # noqa: PLC0415
+
+    path = memory.path_in(where.state)
+    return Circumstances(recall=lambda name: memory.recall(path, name), allow_downgrade=allow_downgrade)
 
 
 def record(
