@@ -9,7 +9,7 @@ import typer
 
 from plugsec import private
 from plugsec.cli.common import Places, emit_json, places, refuse, say
-from plugsec.cli.edge import record, show
+from plugsec.cli.edge import circumstances, record, show
 from plugsec.cli.options import Audit, Bundle, Home, Json, Trust, examples
 from plugsec.errors import REFUSALS, UsageError
 from plugsec.places import STORE
@@ -42,7 +42,15 @@ def register(app: typer.Typer) -> None:
 
 
 def install(
-    bundle: Bundle, trust: Trust = None, audit: Audit = None, home: Home = None, json: Json = False
+    bundle: Bundle,
+    *,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="Accept an older release than one accepted here.")
+    ] = False,
+    trust: Trust = None,
+    audit: Audit = None,
+    home: Home = None,
+    json: Json = False,
 ) -> None:
     """Verify a bundle and keep it: `plugsec run publisher/name` then runs it, verified anew each time.
 
@@ -50,6 +58,7 @@ def install(
     and adds signatures. Exit codes: 0 done, 2 store, 3 trust, 4 malformed, 9 audit.
     """
     from plugsec.sandbox.linux import syncfs  # noqa: PLC0415 - each command loads only what it needs
+    from plugsec_signing import memory  # noqa: PLC0415
     from plugsec_signing.store import changes  # noqa: PLC0415
     from plugsec_signing.trust import load_trust  # noqa: PLC0415
     from plugsec_signing.verify import verify_bundle  # noqa: PLC0415
@@ -59,10 +68,16 @@ def install(
     try:
         where = places(home, trust, audit)
         store = load_trust(where.trust)
+        under = circumstances(where, allow_downgrade=allow_downgrade)
         with suppress(OSError):  # what cannot be made is reported by the store in its own words
             private.make_directories(where.data)
 
         def announce(evidence: "VerifiedBundle", done: "Installed") -> None:
+            if evidence.verdict is not None:
+                memory.remember(memory.path_in(where.state), evidence.verdict)
+                if evidence.verdict.downgrade:
+                    override = {"override": "allow-downgrade", "path": os.path.abspath(bundle)}
+                    record(where, "override.used", "used", override, bundle_id=evidence.bundle_id)
             detail = {
                 "path": os.path.abspath(bundle),
                 "plugin": evidence.envelope.name,
@@ -78,7 +93,7 @@ def install(
         try:
             evidence, done = changes.install(
                 _store(where),
-                lambda sink: verify_bundle(bundle, store, now, also=sink),
+                lambda sink: verify_bundle(bundle, store, now, also=sink, under=under),
                 now,
                 sync=syncfs,
                 announce=announce,
@@ -128,7 +143,7 @@ def list_installed(
         store = load_trust(where.trust)
         for index in installed(_store(where)):
             for version in index.versions:
-                state = _state(_store(where), index, version, store, payload=check)
+                state = _state(where, index, version, store, payload=check)
                 current = version.version == index.current
                 rows.append({"plugin": index.name, **_described(version), "current": current, **state})
     except REFUSALS as err:
@@ -241,7 +256,7 @@ def _described(version: "Version") -> dict[str, Any]:
     }
 
 
-def _state(path: str, index: "Index", version: "Version", trust: Any, *, payload: bool) -> dict[str, Any]:  # noqa: ANN401
+def _state(where: Places, index: "Index", version: "Version", trust: Any, *, payload: bool) -> dict[str, Any]:  # noqa: ANN401
     """Whether an installed version would be accepted now, or why not."""
     from plugsec_signing.errors import SigningError  # noqa: PLC0415
     from plugsec_signing.store.names import StoredName  # noqa: PLC0415
@@ -249,8 +264,12 @@ def _state(path: str, index: "Index", version: "Version", trust: Any, *, payload
     from plugsec_signing.verify import verify_reading  # noqa: PLC0415
 
     try:
-        with opened_bundle(path, StoredName(index.name, version.version)) as stored:
-            verify_reading(reading(stored, payload=payload), stored.path, trust, int(time.time()))
+        with opened_bundle(_store(where), StoredName(index.name, version.version)) as stored:
+            # As a run of it does: an older version is there on purpose.
+            under = circumstances(where, allow_downgrade=True)
+            verify_reading(
+                reading(stored, payload=payload), stored.path, trust, int(time.time()), under=under
+            )
     except SigningError as err:
         return {"verifies": False, "error": {"id": err.id, "message": err.message, "hint": err.hint}}
     return {"verifies": True}

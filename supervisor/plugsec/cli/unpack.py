@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from plugsec.cli.common import emit_json, places, refuse, say
-from plugsec.cli.edge import record, show
+from plugsec.cli.edge import circumstances, record, show
 from plugsec.cli.options import Audit, Bundle, Home, Json, Trust, examples
 from plugsec.errors import REFUSALS
 
@@ -60,7 +60,9 @@ def unpack(
             if unsafe_unsigned:
                 evidence = verify.verify_unsafe_unsigned(bundle, also=sink)
             else:
-                evidence = verify.verify_bundle(bundle, store, int(time.time()), also=sink)
+                # Unpacked is not accepted: an older release may be looked at, and nothing is remembered.
+                under = circumstances(where, allow_downgrade=True)
+                evidence = verify.verify_bundle(bundle, store, int(time.time()), also=sink, under=under)
             detail = {
                 "path": path,
                 "plugin": evidence.envelope.name,
