@@ -52,7 +52,7 @@ CATALOGUE = (
 SUITE = "sh guest_suite.sh {0}; suite=$?; python3 tests/escapes/run_catalogue.py --host {0} && exit $suite"
 SUMMARY = b"summary: "
 AT_ONCE = 2  # a guest keeps about one processor busy
-SUITE_SECONDS = 600  # emulation is about ten times slower than the machine it runs on
+SUITE_SECONDS = 900  # emulation is about ten times slower than the machine it runs on
 GUEST_PYTHON = "3.11"
 GUEST_GLIBC = 36
 
