@@ -4,6 +4,7 @@
 only way to get one. The bypass has a name to blush at and a type of its own.
 """
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from plugsec_signing.envelope import Envelope, FileEntry
 from plugsec_signing.errors import BundleError, BundleUnreadable, SignatureRefused, excerpt
 from plugsec_signing.memory import NOTHING, Remembered
 from plugsec_signing.payload import Payload, PayloadWriter
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.record import NamedTuple, Protocol
 from plugsec_signing.trust import Candidate, Signer, TrustStore, Verdict, examine, require
 
 TYPE_CHECKING = False
@@ -78,17 +79,29 @@ def _nothing(_: str) -> Remembered:
     return NOTHING
 
 
+class Settled(Protocol):
+    """Facts of arithmetic that were established before, each named by a digest (64 hex digits)."""
+
+    def knows(self, fact: str) -> bool:
+        """Whether it was."""
+
+    def learn(self, fact: str) -> None:
+        """Keep one that was established just now."""
+
+
 class Circumstances(NamedTuple):
     """Under what a bundle is judged, besides the trust store and the clock.
 
     `recall` gives what is remembered here of a plugin (`memory.recall` of some path), `observe` is handed
-    the verdict before it is acted upon, accepting or not: for whoever wants to explain it.
+    the verdict before it is acted upon, accepting or not: for whoever wants to explain it. With `settled`
+    a signature that verified before is not verified again; whether it counts is asked every time.
     """
 
     revocations: "RevocationList | None" = None
     recall: Callable[[str], Remembered] = _nothing
     allow_downgrade: bool = False
     observe: Callable[[Verdict], object] | None = None
+    settled: Settled | None = None
 
 
 PLAIN = Circumstances()  # a machine without memory, and no list of revocations
@@ -163,16 +176,27 @@ def open_bundle(path: str) -> int:
     return fd
 
 
-def check_signatures(head: BundleHead) -> tuple[str, ...]:
+def check_signatures(head: BundleHead, settled: Settled | None = None) -> tuple[str, ...]:
     """Verify every signature of a bundle; return the fingerprints, sorted. Raises SigningError (exit 3)."""
     for name, armour in head.signatures.items():
+        fact = _fact(head, name, armour)
+        if settled is not None and settled.knows(fact):
+            continue
         signature = sshsig.parse(armour)
         key = sshsig.verify(signature, head.envelope.manifest_bytes, sshsig.NAMESPACE_MANIFEST)
         if keys.fingerprint(key) != name:
             raise SignatureRefused(
                 "a signature is named for another key than the one that made it", id="PLG-SIG-007"
             )
+        if settled is not None:
+            settled.learn(fact)
     return tuple(head.signatures)
+
+
+def _fact(head: BundleHead, name: str, armour: bytes) -> str:
+    """Name the fact that this armour, filed under `name`, signs exactly this manifest."""
+    words = f"{sshsig.NAMESPACE_MANIFEST} {head.envelope.bundle_id} {name}\n"
+    return hashlib.sha256(words.encode() + armour).hexdigest()
 
 
 def check_attestations(
@@ -211,7 +235,7 @@ class _Verification:
         self.verdict: Verdict | None = None
 
     def head(self, head: BundleHead) -> None:
-        self.fingerprints = check_signatures(head)  # 3
+        self.fingerprints = check_signatures(head, self._under.settled)  # 3
         self.attestations = check_attestations(head, self._trust, self._now, self._under.revocations)
         if self._trust is not None:
             self.verdict = self._judge(head.envelope, self._trust)  # 4, 5

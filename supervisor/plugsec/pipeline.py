@@ -34,6 +34,7 @@ from plugsec.held import Held
 from plugsec.outcome import Limit, Outcome, OutputFile, Problem, Usage, word
 from plugsec.sandbox import build, launch, layers
 from plugsec.sandbox.spec import OWN_PROCESSES, File
+from plugsec.settled import Settled
 from plugsec.supervision.interruption import Interruption
 from plugsec_plugins.manifest import Manifest, check_requires, parse_manifest
 from plugsec_plugins.runtimes.interface import adapter
@@ -183,7 +184,8 @@ class _Run:
         else:
             parse = cache.by_text(os.path.join(self._where.cache, "parsed"), _TRUST_KIND, parse_trust_toml)
             trust = load_trust(self._where.trust, parse=parse)
-            under = Circumstances(recall=self._recall, allow_downgrade=call.allow_downgrade)
+            settled = Settled(os.path.join(self._where.cache, "settled"))
+            under = Circumstances(recall=self._recall, allow_downgrade=call.allow_downgrade, settled=settled)
             if installed:
                 bundle = self._verify_installed(trust, under)
             else:
