@@ -129,7 +129,7 @@ def _take_out(root: int, layer: _Descriptor, out: str | None, bundle_id: str | N
                 _refuse("the manifest is annotated with another bundle id than the bundle has", "PLG-OCI-002")
     finally:
         os.close(blob)
-    return Imported(envelope, os.path.abspath(out), layer.digest)  # 6
+    return Imported(envelope, os.path.abspath(out), f"sha256:{layer.digest}")  # 6
 
 
 def _own_name(blob: int, layer: _Descriptor) -> str:

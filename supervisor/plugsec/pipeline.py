@@ -205,7 +205,10 @@ class _Run:
         from plugsec_signing.store.stored import verify_stored  # noqa: PLC0415
 
         if self._call.unsafe_unsigned:
-            raise UsageError("--unsafe-unsigned is for bundle files; what is installed was verified")
+            raise UsageError(
+                "--unsafe-unsigned is for bundle files; what is installed was verified",
+                f"plugsec run {self._call.bundle}, or ./{self._call.bundle} for a file",
+            )
         store = os.path.join(self._where.data, places.STORE)
         # An older version is there because the operator installed it, or went back to it, on purpose.
         under = under._replace(allow_downgrade=True)
