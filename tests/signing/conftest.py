@@ -3,6 +3,10 @@
 import fido_token
 import pytest
 import signing_kit as kit
+from hypothesis import settings
+
+settings.register_profile("a loaded machine", deadline=None)
+settings.load_profile("a loaded machine")
 
 
 @pytest.fixture

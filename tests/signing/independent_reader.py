@@ -124,8 +124,39 @@ def check_signature(name: str, armour: bytes, purpose: bytes) -> None:
     key, namespace, reserved, hash_name, inner = fields
     assert (namespace, reserved, hash_name) == (purpose, b"", b"sha512")
     assert hashlib.sha256(key).hexdigest() == name
-    assert key[:19] == b"\0\0\0\x0bssh-ed25519\0\0\0\x20" and len(key) == 51
-    assert inner[:19] == b"\0\0\0\x0bssh-ed25519\0\0\0\x40" and len(inner) == 83
+    check_algorithm(key, inner)
+
+
+def check_algorithm(key: bytes, inner: bytes) -> None:
+    name, key = cut(key)
+    assert cut(inner)[0] == name
+    signature, rest = cut(cut(inner)[1])
+    if name == b"ssh-ed25519":
+        assert key[:4] == b"\0\0\0\x20" and len(key) == 36
+        assert len(signature) == 64 and not rest
+    elif name == b"sk-ssh-ed25519@openssh.com":
+        assert key[:4] == b"\0\0\0\x20"
+        application, nothing = cut(key[36:])
+        assert re.fullmatch(rb"ssh:[ -~]{0,251}", application) and not nothing
+        assert len(signature) == 64 and len(rest) == 5 and rest[0] & 1
+    else:
+        assert name == b"ecdsa-sha2-nistp256"
+        curve, key = cut(key)
+        assert curve == b"nistp256" and key[:5] == b"\0\0\0\x41\x04" and len(key) == 69
+        r, second = cut(signature)
+        s, nothing = cut(second)
+        assert not nothing and not rest
+        order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+        for number in (r, s):
+            value = int.from_bytes(number, "big", signed=True)
+            assert 0 < value < order and len(number) == value.bit_length() // 8 + 1
+        assert int.from_bytes(s, "big") <= (order - 1) // 2
+
+
+def cut(data: bytes) -> tuple[bytes, bytes]:
+    end = 4 + int.from_bytes(data[:4], "big")
+    assert len(data) >= end >= 4
+    return data[4:end], data[end:]
 
 
 def check_attestation(text: bytes, digits: str) -> None:

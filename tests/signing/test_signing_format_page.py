@@ -11,7 +11,7 @@ import signing_kit as kit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugsec_signing import canonical, keys
+from plugsec_signing import canonical, keys, sshsig
 from plugsec_signing.errors import SigningError
 from plugsec_signing.verify import verify_bundle
 
@@ -160,3 +160,51 @@ def test_both_readers_accept_the_bundle_with_one_signature_less():
     data = golden()
     without = data[:2560] + data[3584:]
     assert _both(without) == (True, True)
+
+
+OTHERS = re.findall(
+    r"^\| `tests/signing/golden/(\w+\.sshsig)` \| `([^`]+)`.* \| `([0-9a-f]{64})` \|$", page(), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("file_name", "algorithm", "name"), OTHERS)
+def test_the_golden_signatures_of_the_other_algorithms_are_as_the_page_says(
+    file_name, algorithm, name, tmp_path
+):
+    with open(os.path.join(HERE, "golden", file_name), "rb") as file:
+        armour = file.read()
+    manifest = canonical.encode(independent_reader.read(golden())[0])
+    key = sshsig.verify(sshsig.parse(armour), manifest, sshsig.NAMESPACE_MANIFEST)
+    assert (key.algorithm, keys.fingerprint(key)) == (algorithm, name)
+    independent_reader.check_signature(name, armour, b"plugsec-manifest@v1")
+    (tmp_path / "s").write_bytes(armour)
+    (tmp_path / "allowed").write_text(f"acme {keys.public_line(key)}\n")
+    command = [kit.stock("ssh-keygen"), "-Y", "verify", "-f", "allowed", "-I", "acme", "-s", "s"]
+    done = subprocess.run(
+        [*command, "-n", "plugsec-manifest@v1"],
+        cwd=tmp_path,
+        input=manifest,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_shows_a_signature_of_each_other_algorithm():
+    assert [algorithm for _, algorithm, _ in OTHERS] == ["sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256"]
+
+
+@given(st.sampled_from(OTHERS), st.integers(0, 10**6), st.integers(1, 255))
+def test_both_readers_refuse_any_changed_byte_of_them_outside_the_mathematics(other, at, change):
+    with open(os.path.join(HERE, "golden", other[0]), "rb") as file:
+        armour = bytearray(file.read())
+    armour[at % len(armour)] ^= change
+    manifest = canonical.encode(independent_reader.read(golden())[0])
+    with pytest.raises(SigningError):
+        sshsig.verify(sshsig.parse(bytes(armour)), manifest, sshsig.NAMESPACE_MANIFEST)
+    try:
+        independent_reader.check_signature(other[2], bytes(armour), b"plugsec-manifest@v1")
+    except REFUSALS:
+        return
+    # What is left to the mathematics is the signature itself: the end of the text before the armour's.
+    assert at % len(armour) > len(armour) // 2
