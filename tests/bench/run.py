@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+import installing  # noqa: E402 - beside this file
 from kit.home import Home  # noqa: E402 - the path had to be set first
 
 RUNS = 21
@@ -75,7 +76,7 @@ def measure(directory: Path, runs: int) -> str:
         ]
     times = alternate(commands, environment, runs)
     falls = waterfall(bundle, environment)
-    return page(times, falls, runs)
+    return page(times, falls, runs) + "\n".join(installing.lines(home, environment, [program], min(runs, 9)))
 
 
 def bwrap(python: str) -> list[str]:
