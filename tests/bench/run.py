@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import installing  # noqa: E402 - beside this file
+
 from kit.home import Home  # noqa: E402 - the path had to be set first
 
 RUNS = 21
