@@ -7,7 +7,7 @@ there is something new, once for each bundle.
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -30,6 +30,13 @@ MAX_BUNDLES = 8192  # of all plugins; some 2 MiB, and years of daily releases
 MAX_SIGNERS = 64  # of one bundle over time; it carries at most 16 at once
 LOCK_WAIT_S = 10  # a change takes milliseconds; whoever holds the lock longer is stopped or hostile
 _LOCK_STEP_S = 0.02
+
+
+Announce = Callable[[Mapping[str, Seen]], object]
+
+
+def _silently(_: object) -> None:
+    """Announce nothing: for callers without an audit log."""
 
 
 class Memory(NamedTuple):
@@ -84,8 +91,12 @@ def note_revocation_sequence(path: str, sequence: int) -> None:
             _write(path, memory._replace(revocation_sequence=sequence))
 
 
-def forget(path: str, name: str) -> Mapping[str, Seen]:
-    """Forget a plugin and return what was known of it; raises NotRemembered (exit 2)."""
+def forget(path: str, name: str, *, announce: Announce = _silently) -> Mapping[str, Seen]:
+    """Forget a plugin and return what was known of it; raises NotRemembered (exit 2).
+
+    `announce` is called when nothing but the change is left to do, so that one which cannot be recorded
+    does not happen.
+    """
     with _locked(path):
         memory = load(path)
         if name not in memory.plugins:
@@ -99,18 +110,19 @@ def forget(path: str, name: str) -> Mapping[str, Seen]:
             for seen in bundles.values()
             for when in seen.signers.values()
         )
+        announce(memory.plugins[name])
         _write(path, memory._replace(newest=max(times, default=0), plugins=plugins))
         return memory.plugins[name]
 
 
-def set_aside(path: str) -> str:
+def set_aside(path: str, *, announce: Callable[[str], object] = _silently) -> str:
     """Begin with an empty memory; return where the old one, however damaged, was moved to."""
     with _locked(path):
+        if not os.path.lexists(path):
+            raise NotRemembered("nothing was accepted here yet")
         aside = f"{path}.{os.urandom(4).hex()}"
-        try:
-            os.rename(path, aside)
-        except FileNotFoundError as err:
-            raise NotRemembered("nothing was accepted here yet") from err
+        announce(aside)
+        os.rename(path, aside)
         return aside
 
 

@@ -1,5 +1,6 @@
-"""trust add, list, remove: whose signatures count, for which plugins, and when."""
+"""trust add, list, remove (and what `PARTS` add): whose signatures count, for which plugins, and when."""
 
+import importlib
 import os
 import time
 from contextlib import suppress
@@ -11,8 +12,11 @@ from plugsec import private
 from plugsec.cli.common import emit_json, places, refuse, say
 from plugsec.cli.edge import read_small, record, show
 from plugsec.cli.options import Audit, Home, Json, Trust, examples
+from plugsec.cli.trust_rule import described
 from plugsec.errors import REFUSALS, UsageError
 
+# Each module has `extend(group: typer.Typer) -> None`.
+PARTS = ("trust_rule", "trust_memory")
 MAX_PUBLIC_FILE_BYTES = 64 * 1024  # four times the longest line that is accepted
 
 _ADD = examples(
@@ -30,6 +34,8 @@ def register(app: typer.Typer) -> None:
     group.command("add", epilog=_ADD)(add)
     group.command("list", epilog=_LIST)(list_keys)
     group.command("remove", epilog=_REMOVE)(remove)
+    for part in PARTS:
+        importlib.import_module(f"plugsec.cli.{part}").extend(group)
     app.add_typer(group, name="trust")
 
 
@@ -51,6 +57,9 @@ def add(
     valid_before: Annotated[
         str | None, typer.Option("--valid-before", metavar="DATE", help="Counts until just before (UTC).")
     ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option("--algorithm", metavar="A", help="Allows a key that is not ssh-ed25519.")
+    ] = None,
     trust: Trust = None,
     audit: Audit = None,
     home: Home = None,
@@ -68,7 +77,10 @@ def add(
             "publisher": publisher,
             "role": role,
         }
-        optional = {"plugins": plugins, "valid_after": valid_after, "valid_before": valid_before}
+        optional = {
+            "plugins": plugins, "valid_after": valid_after, "valid_before": valid_before,
+            "algorithm": algorithm,
+        }  # fmt: skip
         entry.update({field: value for field, value in optional.items() if value})
         seqs: list[int] = []
         with suppress(OSError):  # what cannot be made is reported by add_key in its own words
@@ -100,11 +112,14 @@ def list_keys(trust: Trust = None, home: Home = None, json: Json = False) -> Non
         emit_json({
             "outcome": "ok", "code": 0, "trust_digest": store.digest,
             "keys": [_described(key) for key in store.keys],
+            "rules": [described(rule) for rule in store.rules],
         })  # fmt: skip
         return
     for key in store.keys:
         show(f"{key.id}  {key.publisher} ({key.role})  {', '.join(key.plugins)}  {_validity(key)}")
         show(f"  {keys.ssh_fingerprint(key.key)}  {key.fingerprint}")
+    if store.rules:
+        show(f"and {len(store.rules)} rule{'s'[: len(store.rules) != 1]}: plugsec trust rule list")
     if not store.keys:
         say(f"no keys in {where.trust}; next: plugsec trust add PUBKEY --publisher NAME")
 
@@ -156,6 +171,7 @@ def _described(key: Any) -> dict[str, Any]:  # noqa: ANN401 - a TrustedKey, impo
         "publisher": key.publisher,
         "plugins": list(key.plugins),
         "role": key.role,
+        "algorithm": key.key.algorithm,
         "fingerprint": key.fingerprint,
         "valid_after": shown(key.valid_after),
         "valid_before": shown(key.valid_before),

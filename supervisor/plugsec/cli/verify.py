@@ -3,14 +3,17 @@
 import os
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from plugsec.cli.common import emit_json, places, refuse, say
 from plugsec.cli.edge import record, show
 from plugsec.cli.options import Audit, Bundle, Home, Json, Trust, examples
-from plugsec.errors import REFUSALS
+from plugsec.errors import REFUSALS, Refusal
+
+if TYPE_CHECKING:
+    from plugsec_signing.trust import Verdict
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +24,7 @@ def register(app: typer.Typer) -> None:
 _EXAMPLES = examples(
     "plugsec verify wordfreq-1.2.3.plug",
     "plugsec verify wordfreq-1.2.3.plug --json",
+    "plugsec verify wordfreq-1.2.3.plug --explain",
     "plugsec verify wordfreq-1.2.3.plug --trust ./trust.d",
     "plugsec verify wordfreq-1.2.3.plug --require-attestation https://example.org/review/v1",
 )
@@ -37,6 +41,12 @@ RequireAttestation = Annotated[
 def verify(
     bundle: Bundle,
     *,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why: each signature, entry, rule, and what is remembered.")
+    ] = False,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="Accept an older release than one accepted here.")
+    ] = False,
     require_attestation: RequireAttestation = None,
     trust: Trust = None,
     audit: Audit = None,
@@ -46,15 +56,23 @@ def verify(
     """Check every signature, the trust store's opinion of them, and every byte of the payload.
 
     Exit 0: a trusted key vouches for exactly these bytes. 3: unsigned, unknown, expired, … 4: malformed.
-    The verdict, either way, is recorded in the audit log.
+    The verdict, either way, is recorded in the audit log. What was accepted here before counts as in a
+    run, but nothing new is remembered.
     """
+    from plugsec_signing import memory  # noqa: PLC0415
     from plugsec_signing.trust import load_trust  # noqa: PLC0415
-    from plugsec_signing.verify import verify_bundle  # noqa: PLC0415
+    from plugsec_signing.verify import Circumstances, verify_bundle  # noqa: PLC0415
 
+    weighed: list[Verdict] = []  # the verdict, accepting or not
     try:
         where = places(home, trust, audit)
         try:
-            evidence = verify_bundle(bundle, load_trust(where.trust), int(time.time()))
+            under = Circumstances(
+                recall=lambda name: memory.recall(memory.path_in(where.state), name),
+                allow_downgrade=allow_downgrade,
+                observe=weighed.append,
+            )
+            evidence = verify_bundle(bundle, load_trust(where.trust), int(time.time()), under=under)
             _require(evidence, require_attestation or ())
         except REFUSALS as err:
             detail = {"path": os.path.abspath(bundle), "error": err.id, "message": err.message}
@@ -68,18 +86,20 @@ def verify(
             "untrusted": list(evidence.untrusted),
             "attestations": [_plain(each) for each in evidence.attestations],
             "trust_digest": evidence.trust_digest,
+            "downgrade": evidence.verdict is not None and evidence.verdict.downgrade,
         }
         detail = {"path": os.path.abspath(bundle), **found}
         seq = record(where, "bundle.verified", "verified", detail, bundle_id=evidence.bundle_id)
     except REFUSALS as err:
-        refuse(err, as_json=json)
+        _refuse(err, _why(bundle, weighed) if explain else None, as_json=json)
+    why = _why(bundle, weighed) if explain else None
     files = evidence.envelope.files
     payload_bytes = sum(entry.size for entry in files)
     if json:
         emit_json({
             "outcome": "ok", "code": 0, "bundle_id": evidence.bundle_id, **found,
             "files": len(files), "payload_bytes": payload_bytes,
-            "warnings": list(evidence.warnings), "audit": {"seq": seq},
+            "warnings": list(evidence.warnings), "audit": {"seq": seq}, **({"explain": why} if why else {}),
         })  # fmt: skip
         return
     envelope = evidence.envelope
@@ -93,8 +113,36 @@ def verify(
         names = ", ".join(f"{signer.key_id} ({signer.role})" for signer in each.counted)
         show(f"  attested    {each.predicate_type}  by {names or 'no key that is trusted'}")
     show(f"  payload     {payload_bytes} bytes in {len(files)} file{'s'[: len(files) != 1]}, all as signed")
+    _tell(why)
     for warning in evidence.warnings:
         say(f"warning: {warning}")
+
+
+def _why(bundle: str, weighed: "Sequence[Verdict]") -> dict[str, Any] | None:
+    """Return what was weighed before the end, however it ended; None if it never came to that."""
+    if not weighed:
+        return None
+    from plugsec.cli.why import explanation, public_lines  # noqa: PLC0415 - only with --explain
+
+    return explanation(weighed[-1], public_lines(bundle))
+
+
+def _tell(why: dict[str, Any] | None) -> None:
+    if why is not None:
+        from plugsec.cli.why import told  # noqa: PLC0415
+
+        for line in told(why):
+            show(line)
+
+
+def _refuse(error: Refusal, why: dict[str, Any] | None, *, as_json: bool) -> NoReturn:
+    """Report a refusal; with `why`, all that was weighed goes to stdout first."""
+    if why is None or not as_json:
+        _tell(why)
+        refuse(error, as_json=as_json)
+    problem = {"id": error.id, "message": error.message, "hint": error.hint}
+    emit_json({"outcome": "refused", "code": error.code, "error": problem, "explain": why})
+    raise SystemExit(error.code)
 
 
 def _require(evidence: Any, wanted: Sequence[str]) -> None:  # noqa: ANN401 - evidence, imported lazily
