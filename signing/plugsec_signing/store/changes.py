@@ -30,6 +30,7 @@ from plugsec_signing.store.sweep import PAYLOAD, set_aside, sweep
 from plugsec_signing.tree import DIRECTORY, TreeWriter, cannot_write, read_payload, remove_tree, write_small
 from plugsec_signing.verify import VerifiedBundle, check_attestations, check_signatures
 
+LISTED_MAX = 100_000  # plugins, or bundles: what is listed whole stays below some seconds
 Sync = Callable[[int], None]  # make everything on this descriptor's file system durable: syncfs(2)
 
 
@@ -366,9 +367,12 @@ def _sync_directories(where: Directories) -> None:
 
 def _listed(where: Directories, directory: int) -> list[str]:
     try:
-        return os.listdir(directory)
+        names = os.listdir(directory)
     except OSError as err:
         raise unusable(where.path, err) from err
+    if len(names) > LISTED_MAX:
+        raise StoreUnusable(f"the store {where.path} holds more than {LISTED_MAX} entries", id="PLG-STO-011")
+    return names
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def _read(bundle: str, home: str | None) -> Any:  # noqa: ANN401 - a BundleHead,
     from plugsec_signing import verify as verifying  # noqa: PLC0415
     from plugsec_signing.bundle import BundleHead, read_bundle  # noqa: PLC0415
     from plugsec_signing.envelope import FileEntry  # noqa: PLC0415
-    from plugsec_signing.store import names, stored  # noqa: PLC0415
+    from plugsec_signing.store.names import is_stored_name, parse_name  # noqa: PLC0415
 
     class Nowhere:
         """A reading that only checks."""
@@ -77,9 +77,11 @@ def _read(bundle: str, home: str | None) -> Any:  # noqa: ANN401 - a BundleHead,
         def chunk(self, data: memoryview) -> None:
             """Nothing is kept."""
 
-    if names.is_stored_name(bundle):
+    if is_stored_name(bundle):
+        from plugsec_signing.store import stored  # noqa: PLC0415 - of Linux, other than reading a file
+
         store = os.path.join(places(home).data, STORE)
-        with stored.opened_bundle(store, names.parse_name(bundle)) as found:
+        with stored.opened_bundle(store, parse_name(bundle)) as found:
             return stored.reading(found)(Nowhere())
     fd = verifying.open_bundle(bundle)
     try:
