@@ -1,6 +1,7 @@
 """Signing where plugsec is not: by ssh-agent, on an air-gapped machine, by hardware that knows no SSH."""
 
 import base64
+import json
 import os
 import pty
 import shutil
@@ -68,6 +69,24 @@ def test_the_agent_signs_and_the_bundle_is_verified(shell, agent):
     assert signed["added"] == [keys.fingerprint(key)]
     shell.run("trust", "add", "k.pub", "--publisher", "acme")
     assert shell.json("verify", NAME)["bundle_id"] == signed["bundle_id"]
+
+
+def test_the_agent_signs_attestations_as_well(shell, agent):
+    key = agent("k")
+    shell.write("review.json", b'{"verdict": "good"}')
+    command = [
+        sys.executable, "-m", "plugsec", "attest", NAME, "--predicate", "review.json",
+        "--type", "https://example.org/review/v1", "--json",
+    ]  # fmt: skip
+    here = {
+        "cwd": shell.directory,
+        "env": shell.environment,
+        "capture_output": True,
+        "stdin": subprocess.DEVNULL,
+    }
+    done = subprocess.run([*command, "--agent"], check=True, **here)
+    assert json.loads(done.stdout)["attestation"]["signers"] == [keys.fingerprint(key)]
+    assert subprocess.run(command, check=False, **here).returncode == 2  # neither a key nor the agent
 
 
 def test_one_of_several_keys_is_named_by_file_or_fingerprint(shell, agent):

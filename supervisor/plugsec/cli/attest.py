@@ -7,7 +7,7 @@ import typer
 from plugsec.cli.common import emit_json, refuse
 from plugsec.cli.edge import read_small, show
 from plugsec.cli.options import Bundle, Json, PassphraseFd, examples
-from plugsec.cli.passphrase import passphrase
+from plugsec.cli.signing_key import signing_key
 from plugsec.errors import REFUSALS, UsageError
 
 # A bundle carries 256 KiB for each attestation, in base64: what of it a predicate can use.
@@ -33,7 +33,10 @@ def attest(
         str, typer.Option("--predicate", metavar="FILE", help="What you vouch for: a JSON object.")
     ],
     kind: Annotated[str, typer.Option("--type", metavar="URI", help="What kind of predicate it is.")],
-    key: Annotated[str, typer.Option("--key", metavar="FILE", help="Private key.")],
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="FILE", help="Private key; with --agent its .pub file.")
+    ] = None,
+    agent: Annotated[bool, typer.Option("--agent", help="Let ssh-agent sign (SSH_AUTH_SOCK).")] = False,
     passphrase_fd: PassphraseFd = None,
     json: Json = False,
 ) -> None:
@@ -42,7 +45,7 @@ def attest(
     Signatures and attestations that are already there must hold. Whether yours counts is decided where the
     bundle is verified, by the trust store: give the key there a role, such as `review`.
     """
-    from plugsec_signing import dsse, keys, rewrite  # noqa: PLC0415
+    from plugsec_signing import dsse, rewrite  # noqa: PLC0415
     from plugsec_signing.bundle import BundleHead  # noqa: PLC0415
 
     made: list[dsse.Attestation] = []
@@ -55,7 +58,7 @@ def attest(
     try:
         said = _predicate(predicate)
         _check_type(kind)
-        private = keys.load_private_key(key, lambda: passphrase(passphrase_fd, key))
+        private = signing_key(key, agent=agent, passphrase_fd=passphrase_fd)
         envelope = rewrite.rewrite_attestations(bundle, change)
     except REFUSALS as err:
         refuse(err, as_json=json)
