@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = "plugsec.memory/1"
 MAX_BYTES = 16 * 1024 * 1024  # MAX_BUNDLES of memory_edit with the most signers that one can have
-_HEADER_BYTES_MAX = 256
+MAX_LISTS = 16  # trust stores with revocation lists: one for this user, a few for tests and CI
+_HEADER_BYTES_MAX = 4096  # MAX_LISTS of 150 bytes, and some more
 _NAME = ("trust", "memory.jsonl")
 _FORMAT_PREFIX = FORMAT.rpartition("/")[0] + "/"
 _TRAILER = b'{"sha256":"%s"}\n'
@@ -46,11 +47,15 @@ class Seen(NamedTuple):
 
 
 class Remembered(NamedTuple):
-    """What is known here about one plugin, by bundle id, and the newest moment known at all (unix s)."""
+    """What is known here about one plugin, by bundle id, and the newest moment known at all (unix s).
+
+    The last two say which revocation list of this trust store was accepted here; 0 and "" for none.
+    """
 
     bundles: Mapping[str, Seen]
     newest: int
     revocation_sequence: int
+    revocation_digest: str = ""
 
     @property
     def highest(self) -> int | None:
@@ -66,35 +71,49 @@ def path_in(state: str) -> str:
     return os.path.join(state, *_NAME)
 
 
-def recall(path: str, name: str) -> Remembered:
+def origin(trust: str) -> str:
+    """Return what names a trust directory here: every one has revocation lists of its own."""
+    return hashlib.sha256(os.fsencode(os.path.abspath(trust))).hexdigest()
+
+
+def recall(path: str, name: str, trust: str = "") -> Remembered:
     """Return what is remembered about a plugin; a memory that does not exist remembers nothing.
 
+    With the `trust` directory, also which of its revocation lists was accepted last.
     Raises TrustMemoryError (exit 4) for a memory that is damaged, newer, or that others could have written.
     """
     data = read(path)
     if data is None:
         return NOTHING
-    newest, sequence = parse_header(data, path)
+    newest, lists = parse_header(data, path)
+    latest = lists.get(origin(trust), (0, "")) if lists and trust else (0, "")
     begins = b'\n["%s",' % name.encode()
     if begins not in data:
-        return Remembered({}, newest, sequence)
+        return Remembered({}, newest, *latest)
     if data.count(begins) != 1:
         raise damaged(path, f"{name} has two lines")
     start = data.index(begins) + 1
     found, bundles = parse_line(data[start : data.index(b"\n", start)], path)
     if found != name:
         raise damaged(path, "a line is not the one that it begins as")
-    return Remembered(bundles, newest, sequence)
+    return Remembered(bundles, newest, *latest)
 
 
 def remember(path: str, verdict: "Verdict") -> None:
-    """Remember an accepted bundle and the signatures that counted; costs nothing when they are known.
+    """Remember an accepted bundle, the signatures that counted and the revocation list that was asked.
+
+    It costs nothing when all of them are known.
 
     Raises TrustMemoryError (exit 4; 9 when it cannot be written) and TrustRefused (exit 3) when another
     start has meanwhile accepted what makes this one a downgrade.
     """
     seen = verdict.remembered.bundles.get(verdict.candidate.bundle_id)
-    if seen is not None and all(signer.fingerprint in seen.signers for signer in verdict.signers):
+    listed, known = verdict.revocations, verdict.remembered.revocation_sequence
+    if (
+        seen is not None
+        and all(signer.fingerprint in seen.signers for signer in verdict.signers)
+        and (listed is None or listed.sequence == known)
+    ):
         return
     from plugsec_signing.memory_edit import add  # noqa: PLC0415 - once for each bundle
 
@@ -128,12 +147,15 @@ def sealed(body: bytes) -> bytes:
     return body + _TRAILER % hashlib.sha256(body).hexdigest().encode()
 
 
-def parse_header(body: bytes, path: str) -> tuple[int, int]:
-    """Return (newest, revocation_sequence) of the first line."""
+def parse_header(body: bytes, path: str) -> tuple[int, dict[str, tuple[int, str]]]:
+    """Return (newest, revocation lists: (sequence, digest) by `origin`) of the first line."""
     header = _json(body[: body.find(b"\n")], path)
-    if not isinstance(header, dict) or header.keys() != {"format", "newest", "revocation_sequence"}:
+    if not isinstance(header, dict) or header.keys() != {"format", "newest", "revocations"}:
         raise damaged(path, "its first line is malformed")
-    return _count(header["newest"], path), _count(header["revocation_sequence"], path)
+    lists = header["revocations"]
+    if not isinstance(lists, dict) or not all(map(_is_hash, lists)):
+        raise damaged(path, "its first line does not name revocation lists")
+    return _count(header["newest"], path), {name: _list(entry, path) for name, entry in lists.items()}
 
 
 def parse_line(line: bytes, path: str) -> tuple[str, dict[str, Seen]]:
@@ -204,6 +226,12 @@ def _seen(entry: object, path: str) -> Seen:
     return Seen(_count(entry["release"], path), {name: _count(when, path) for name, when in signers.items()})
 
 
+def _list(entry: object, path: str) -> tuple[int, str]:
+    if not isinstance(entry, list) or len(entry) != 2 or not _is_hash(entry[1]):
+        raise damaged(path, f"{excerpt(entry)} does not name a revocation list")
+    return _count(entry[0], path), entry[1]
+
+
 def _count(value: object, path: str) -> int:
     if type(value) is not int or value < 0:
         raise damaged(path, f"{excerpt(value)} is not a whole number from 0")
@@ -216,5 +244,5 @@ def _bundle_id(text: str, path: str) -> str:
     return text
 
 
-def _is_hash(text: str) -> bool:
-    return len(text) == 64 and _HEX.issuperset(text)
+def _is_hash(text: object) -> bool:
+    return isinstance(text, str) and len(text) == 64 and _HEX.issuperset(text)

@@ -16,6 +16,7 @@ from plugsec_signing.errors import NotRemembered, TrustMemoryError, TrustMemoryU
 from plugsec_signing.memory import (
     FORMAT,
     MAX_BYTES,
+    MAX_LISTS,
     Remembered,
     Seen,
     damaged,
@@ -24,6 +25,7 @@ from plugsec_signing.memory import (
     read,
     sealed,
 )
+from plugsec_signing.revocation import RevocationList
 from plugsec_signing.trust import Verdict, is_downgrade, require, rival
 
 MAX_BUNDLES = 8192  # of all plugins; some 2 MiB, and years of daily releases
@@ -40,10 +42,10 @@ def _silently(_: object) -> None:
 
 
 class Memory(NamedTuple):
-    """Everything that is remembered; `plugins` by name."""
+    """Everything that is remembered: `plugins` by name, revocation lists by `memory.origin`."""
 
     newest: int
-    revocation_sequence: int
+    revocations: Mapping[str, tuple[int, str]]
     plugins: Mapping[str, Mapping[str, Seen]]
 
 
@@ -51,15 +53,15 @@ def load(path: str) -> Memory:
     """Return everything that is remembered, every line checked; raises TrustMemoryError (exit 4)."""
     body = read(path)
     if body is None:
-        return Memory(0, 0, {})
-    newest, sequence = parse_header(body, path)
+        return Memory(0, {}, {})
+    newest, lists = parse_header(body, path)
     plugins: dict[str, dict[str, Seen]] = {}
     for line in body.splitlines()[1:]:
         name, bundles = parse_line(line, path)
         if name in plugins:
             raise damaged(path, f"{excerpt(name)} has two lines")
         plugins[name] = bundles
-    return Memory(newest, sequence, plugins)
+    return Memory(newest, lists, plugins)
 
 
 def add(path: str, verdict: Verdict) -> None:
@@ -72,7 +74,7 @@ def add(path: str, verdict: Verdict) -> None:
     with _locked(path):
         memory = load(path)
         bundles = dict(memory.plugins.get(candidate.name, {}))
-        _judge_again(verdict, Remembered(bundles, memory.newest, memory.revocation_sequence))
+        _judge_again(verdict, Remembered(bundles, memory.newest, 0))
         newest = max(memory.newest, verdict.now)
         known = bundles.get(candidate.bundle_id)
         counted = dict.fromkeys((signer.fingerprint for signer in verdict.signers), newest)
@@ -80,15 +82,36 @@ def add(path: str, verdict: Verdict) -> None:
         oldest_first = sorted(signers.items(), key=lambda item: item[1])
         bundles[candidate.bundle_id] = Seen(candidate.release, dict(oldest_first[:MAX_SIGNERS]))
         plugins = bounded({**memory.plugins, candidate.name: bundles}, keep=candidate.bundle_id)
-        _write(path, memory._replace(newest=newest, plugins=plugins))
+        lists = memory.revocations
+        if verdict.revocations is not None:
+            lists = with_list(lists, verdict.revocations)
+        _write(path, Memory(newest, lists, plugins))
 
 
-def note_revocation_sequence(path: str, sequence: int) -> None:
-    """Remember the highest sequence of a revocation list that was accepted here; never a lower one."""
+def note_list(path: str, accepted: RevocationList) -> None:
+    """Remember a revocation list that was accepted here, unless a later one of its trust store was."""
     with _locked(path):
         memory = load(path)
-        if sequence > memory.revocation_sequence:
-            _write(path, memory._replace(revocation_sequence=sequence))
+        lists = with_list(memory.revocations, accepted)
+        if lists != memory.revocations:
+            _write(path, memory._replace(revocations=lists))
+
+
+def with_list(lists: Mapping[str, tuple[int, str]], accepted: RevocationList) -> dict[str, tuple[int, str]]:
+    """Return what is remembered of lists after this one; never an older one in place of a later one.
+
+    Raises TrustMemoryError when lists of too many trust stores were accepted here.
+    """
+    found = dict(lists)
+    if accepted.sequence > found.get(accepted.origin, (0, ""))[0]:
+        found[accepted.origin] = (accepted.sequence, accepted.digest)
+    if len(found) > MAX_LISTS:
+        raise TrustMemoryError(
+            f"revocation lists of more than {MAX_LISTS} trust stores were accepted here",
+            "use another --home for some of them",
+            id="PLG-MEM-005",
+        )
+    return found
 
 
 def forget(path: str, name: str, *, announce: Announce = _silently) -> Mapping[str, Seen]:
@@ -211,7 +234,11 @@ def _lock(fd: int, directory: str) -> None:
 
 def _write(path: str, memory: Memory) -> None:
     """Replace the memory; a power cut leaves the old one or the new one, whole. Raises OSError."""
-    header = {"format": FORMAT, "newest": memory.newest, "revocation_sequence": memory.revocation_sequence}
+    header = {
+        "format": FORMAT,
+        "newest": memory.newest,
+        "revocations": {origin: list(latest) for origin, latest in memory.revocations.items()},
+    }
     lines = [canonical.encode(header)]
     for name in sorted(memory.plugins):
         entries = {

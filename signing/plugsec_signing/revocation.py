@@ -20,7 +20,7 @@ class RevocationList(NamedTuple):
     """What is revoked: keys by fingerprint, bundles by id; the least release allowed of each plugin.
 
     `sequence` grows with each list, `next_update` (unix seconds) is when the next one is due, `digest`
-    names the bytes that were signed.
+    names the bytes that were signed, `origin` the trust store that it lies in (`memory.origin`).
     """
 
     sequence: int
@@ -29,6 +29,7 @@ class RevocationList(NamedTuple):
     bundles: frozenset[str]
     min_release: Mapping[str, int]
     digest: str
+    origin: str = ""
 
 
 EMPTY = RevocationList(0, 0, {}, frozenset(), {}, "")

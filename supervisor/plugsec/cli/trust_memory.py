@@ -34,7 +34,8 @@ def remembered(
     from plugsec_signing.times import format_time  # noqa: PLC0415
 
     try:
-        found = memory_edit.load(memory.path_in(places(home).state))
+        where = places(home)
+        found = memory_edit.load(memory.path_in(where.state))
     except REFUSALS as err:
         refuse(err, as_json=json)
     plugins = [
@@ -45,7 +46,8 @@ def remembered(
     if json:
         emit_json({
             "outcome": "ok", "code": 0, "newest": format_time(found.newest) if found.newest else None,
-            "revocation_sequence": found.revocation_sequence, "plugins": plugins,
+            "revocation_sequence": found.revocations.get(memory.origin(where.trust), (0, ""))[0],
+            "plugins": plugins,
         })  # fmt: skip
         return
     for plugin in plugins:
