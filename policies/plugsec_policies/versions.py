@@ -4,7 +4,6 @@ Versions are those of semver.org 2.0.0. A range is a list of comparisons that mu
 leave out minor and patch (`<1` is `<1.0.0`). Precedence follows section 11 of that specification.
 """
 
-
 from plugsec_policies.errors import VersionInvalid
 from plugsec_policies.record import NamedTuple
 

@@ -5,7 +5,7 @@ descriptors, cgroups and files go. A run that a crash left behind is cleaned up 
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NoReturn
 
 from plugsec import places
@@ -88,12 +88,12 @@ class Held:
         except launch.EnterFailed as error:
             raise _entering_failed(error) from error
 
-    def follow(self) -> None:
-        """Go with boot through every layer; raises HostUnsupported."""
+    def follow(self, meanwhile: Callable[[], object]) -> None:
+        """Go with boot through every layer; raises HostUnsupported, and what `meanwhile` raises."""
         if self._identity is None:
             raise RuntimeError("follow() before begin()")
         try:
-            self.boot.follow(self._identity)
+            self.boot.follow(self._identity, meanwhile)
         except launch.EnterFailed as error:
             raise _entering_failed(error) from error
 

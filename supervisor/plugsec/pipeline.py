@@ -301,12 +301,7 @@ class _Run:
             tolerated=build.tolerated(grant),
         )
         held.begin(built.spec, payload.fd, tuple(file.fd for file in self._files))
-        # Boot needs some milliseconds for its layers: whatever the plugin's start needs of us is done now.
-        recorder = self._recording()
-        if decided.bundle.verdict is not None:
-            memory.remember(self._memory, decided.bundle.verdict)
-        _load_supervision()
-        held.follow()
+        held.follow(meanwhile=lambda: self._prepare(decided))
         found = {
             "cgroup": held.cgroup,
             "denial-report": held.boot.entered["denial_report"],
@@ -315,12 +310,19 @@ class _Run:
         missing = {name for name, there in found.items() if not there}
         self._known["layers_degraded"] = tuple(name for name in layers.NAMES if name in missing)
         self._known["layers_active"] = tuple(name for name in layers.NAMES if name not in missing)
-        return plan, built, recorder
+        return plan, built, self._recording()
+
+    def _prepare(self, decided: _Decided) -> None:
+        """Do what the call will need, while boot is busy with its layers."""
+        self._recording()
+        if decided.bundle.verdict is not None:
+            memory.remember(self._memory, decided.bundle.verdict)
+        _load_supervision()
 
     def _recording(self) -> "Recorder":
         """Open the log, once, and write what is known: the bypass that was asked for, the evidence."""
         if self._recorder is None:
-            from plugsec.recording import Recorder  # noqa: PLC0415 - see _launch
+            from plugsec.recording import Recorder  # noqa: PLC0415 - see _prepare
 
             self._recorder = recorder = Recorder(self._held.open_log(), self._id, self._known)
             if self._call.unsafe_unsigned:
@@ -337,7 +339,7 @@ class _Run:
     def _converse(
         self, recorder: "Recorder", decided: _Decided, plan: LaunchPlan, built: build.Built
     ) -> "Facts":
-        from plugsec.recording import digest  # noqa: PLC0415 - see _launch
+        from plugsec.recording import digest  # noqa: PLC0415 - see _prepare
         from plugsec.sandbox.seccomp.tables import call_names  # noqa: PLC0415
         from plugsec.supervision.dialects import Oneshot, Rpc  # noqa: PLC0415
         from plugsec.supervision.loop import Supervision, Watch  # noqa: PLC0415
@@ -383,7 +385,7 @@ class _Run:
 
     def _conclude(self, recorder: "Recorder", decided: _Decided, facts: "Facts") -> Any:  # noqa: ANN401
         """Judge the facts, check the result, collect the files; raises what the run ended with."""
-        from plugsec.recording import digest  # noqa: PLC0415 - see _launch
+        from plugsec.recording import digest  # noqa: PLC0415 - see _prepare
         from plugsec.supervision import attribution  # noqa: PLC0415
 
         limits = decided.grant.limits
@@ -484,7 +486,7 @@ _SCHEMA_BYTES_MAX = 1024 * 1024
 
 
 def _load_supervision() -> None:
-    """Import what watches a run; see _launch."""
+    """Import what watches a run; see _prepare."""
     from plugsec.sandbox.seccomp import tables  # noqa: F401, PLC0415
     from plugsec.supervision import attribution, dialects, listener, loop, monitor  # noqa: F401, PLC0415
 

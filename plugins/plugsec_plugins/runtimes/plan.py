@@ -1,6 +1,5 @@
 """The plan for one launch, in plain data; boot reads these types too, so nothing heavy is imported here."""
 
-
 from plugsec_signing.record import NamedTuple
 
 

@@ -16,7 +16,6 @@ AuditError (exit 9)
 └── ReceiptSigner    PLG-AUD-014   exit 3: a receipt by another key than expected
 """
 
-
 from plugsec.errors import AuditError
 from plugsec_signing.record import NamedTuple
 

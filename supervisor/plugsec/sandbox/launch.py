@@ -77,14 +77,18 @@ class Boot:
         finally:
             os.close(spec_fd)
 
-    def follow(self, identity: Identity) -> None:
-        """Go with boot through every layer, writing the id maps when it asks; raises EnterFailed."""
+    def follow(self, identity: Identity, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Go with boot through every layer, writing the id maps when it asks; raises EnterFailed.
+
+        Once it has them, boot needs nothing of us for some 4 ms: that is when `meanwhile` is called.
+        """
         deadline = time.monotonic() + ENTER_TIMEOUT_S
         while self.init_pidfd < 0 or not self._is_reaping or not self.entered:
             message, descriptors = self._receive(deadline)
             match message["at"]:
                 case "unshared":
                     self._map(identity)
+                    meanwhile()
                 case "init":
                     self.init_pidfd = descriptors[0]
                 case "reaping":
