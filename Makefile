@@ -11,8 +11,8 @@ SHELL := /bin/sh
 
 PY := .venv/bin/python
 ROOMS := supervisor/plugsec policies/plugsec_policies signing/plugsec_signing plugins/plugsec_plugins
-# Folders are listed too: a removed module changes nothing but its folder. The wheel carries the examples.
-SOURCES := pyproject.toml README.md LICENSE $(shell find $(ROOMS) plugins/examples -name __pycache__ -prune -o -print 2>/dev/null)
+# Folders are listed too: a removed module changes nothing but its folder. The wheel carries examples and error pages.
+SOURCES := pyproject.toml README.md LICENSE $(shell find $(ROOMS) plugins/examples docs/errors -name __pycache__ -prune -o -print 2>/dev/null)
 # make's own variables would travel into the tests, which start plugsec and other programs.
 CLEAN_ENV := env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS -u PYTHONPATH -u PYTHONHOME
 

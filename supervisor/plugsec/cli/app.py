@@ -10,11 +10,11 @@ from plugsec.cli.common import say
 
 # Each module has `register(app: typer.Typer) -> None`.
 GROUPS = (
-    "run", "project", "keygen", "sign", "attest", "verify", "inspect", "store", "unpack", "oci", "trust", "policy", "audit", "doctor",
-    "demo",
+    "run", "project", "keygen", "sign", "attest", "verify", "inspect", "explain", "store", "unpack", "oci",
+    "trust", "policy", "audit", "doctor", "demo",
 )  # fmt: skip
 # What works without a Linux kernel: reading, signing and judging bundles.
-_PORTABLE = ("verify", "inspect", "sign", "check", "diff", "version")
+_PORTABLE = ("verify", "inspect", "sign", "explain", "check", "diff", "version")
 
 
 def build() -> typer.Typer:
