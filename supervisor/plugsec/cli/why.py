@@ -77,7 +77,7 @@ def _told_state(revocation: Mapping[str, Any] | None, memory: Mapping[str, Any])
     else:
         free = not revocation["bundle_revoked"]
         yield (
-            f"  {_sign(free)} revocation list {revocation['sequence']}, next due {revocation['next_update']}: "
+            f"  {_sign(free)} revocation list {revocation['sequence']}, due {revocation['next_update']}: "
             f"this bundle {'is not' if free else 'IS'} on it"
         )
     first = memory["first_accepted"]
