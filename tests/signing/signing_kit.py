@@ -6,6 +6,7 @@ Nothing here uses the code under test to judge it: headers for attacks are packe
 import hashlib
 import io
 import os
+import pwd
 import shutil
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -156,4 +157,11 @@ def stock(program: str) -> str:
         import pytest
 
         pytest.skip(f"{program} is not installed")
+    if program.startswith("ssh"):
+        try:
+            pwd.getpwuid(os.geteuid())
+        except KeyError:  # a container's arbitrary uid
+            import pytest
+
+            pytest.skip(f"{program} refuses users who are not in the password file")
     return path

@@ -246,6 +246,11 @@ def test_ssh_keygen_verifies_our_signature_and_refuses_it_for_other_bytes(pair, 
         check=True,
     )
     assert found.stdout == b"acme\n"
+    shown = subprocess.run(
+        [program, "-Y", "check-novalidate", "-n", NAMESPACE, "-s", "s"],
+        cwd=tmp_path, input=MESSAGE, capture_output=True, check=True,
+    ).stdout.decode()  # fmt: skip
+    assert keys.ssh_fingerprint(private.public) in shown
 
 
 def test_fingerprints_are_those_that_ssh_keygen_prints(pair):
