@@ -113,6 +113,8 @@ def import_layout(directory: str, out: str | None = None, *, ref: str | None = N
         manifest = _choose(_candidates(root, _manifests(index)), ref)  # 2, 3
         layer = _layer(manifest)
         return _take_out(root, layer, out, _annotations(manifest).get(_BUNDLE_ID))
+    except OSError as err:
+        raise OciError(f"{excerpt(directory)} cannot be read: {err.strerror}") from err
     finally:
         os.close(root)
 

@@ -61,7 +61,7 @@ class Directories:
 def opened(path: str, *, create: bool = False) -> Iterator[Directories | None]:
     """The store at `path`, or None when there is none yet and `create` does not make one.
 
-    Raises StoreError when others own or can write it, or a newer plugsec has; StoreUnusable when the
+    An OSError of the block becomes StoreUnusable. Raises StoreError when others own or can write it, or a newer plugsec has; StoreUnusable when the
     system refuses.
     """
     if create:
@@ -76,14 +76,16 @@ def opened(path: str, *, create: bool = False) -> Iterator[Directories | None]:
     found = Directories(path, root)
     try:
         check_private(root, path)
+        if "format" not in os.listdir(root):  # somebody is just making it
+            yield None
+            return
         _check_format(root, path)
-        try:
-            for slot, name in (("objects", OBJECTS), ("index", INDEX), ("temporary", TEMPORARY)):
-                setattr(found, slot, os.open(name, DIRECTORY, dir_fd=root))
-                check_private(getattr(found, slot), f"{path}/{name}")
-        except OSError as err:
-            raise unusable(path, err) from err
+        for slot, name in (("objects", OBJECTS), ("index", INDEX), ("temporary", TEMPORARY)):
+            setattr(found, slot, os.open(name, DIRECTORY, dir_fd=root))
+            check_private(getattr(found, slot), f"{path}/{name}")
         yield found
+    except OSError as err:  # whatever the system refused in the whole block, and nobody had better words for
+        raise unusable(path, err) from err
     finally:
         found.close()
 
@@ -127,6 +129,8 @@ def try_lock(fd: int, kind: int) -> bool:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as err:  # a file system without locks
+        raise StoreUnusable(f"the store cannot be locked: {err.strerror}", id="PLG-STO-005") from err
     return True
 
 

@@ -10,6 +10,7 @@
 
 import fcntl
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,10 +165,13 @@ def _read_kind(tree: int, name: str, suffix: str, most: int, most_bytes: int) ->
     except OSError as err:
         raise damaged(f"{name}/ is missing ({err.strerror})") from err
     try:
-        names = sorted(os.listdir(directory))
+        with os.scandir(directory) as entries:
+            names = sorted(entry.name for entry in itertools.islice(entries, most + 1))
         digests = [each.removesuffix(suffix) for each in names]
         if len(names) > most or any(len(each) != 64 or not _HEX.issuperset(each) for each in digests):
             raise damaged(f"{name}/ holds something else")
         return {digest: read_small(directory, digest + suffix, most_bytes) for digest in digests}
+    except OSError as err:
+        raise damaged(f"{name}/ cannot be read ({err.strerror})") from err
     finally:
         os.close(directory)
