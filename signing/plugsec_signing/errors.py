@@ -19,6 +19,13 @@
     ├── TrustMemoryError      4   PLG-MEM-…   a memory of what was accepted that cannot be relied on
     │   ├── TrustMemoryUnwritable 9 PLG-MEM-006 a memory that cannot be written
     │   └── NotRemembered     2   PLG-MEM-008 a plugin that was never accepted here
+    ├── RevocationError       4   PLG-REV-…   a revocation list that cannot be read
+    │   ├── RevocationRefused 3   PLG-REV-…   a list that nobody may sign like this, or that is older
+    │   └── RevocationUsage   2   PLG-REV-…   a change to the list that makes no sense
+    ├── InterchangeError      4   PLG-ALS-…, PLG-KRL-…   OpenSSH's files that cannot be taken over exactly
+    ├── RootError             4   PLG-ROT-…   a trust root that is malformed
+    │   ├── RootRefused       3   PLG-ROT-…   a trust root that too few have signed, or not the next one
+    │   └── RootUsage         2   PLG-ROT-…   a trust root that is not there, or is there already
     ├── StoreError            4   PLG-STO-…   installed bundles that are not as they were installed
     │   ├── StoreUnusable     2   PLG-STO-005 a store that cannot be read or written, or not in this way
     │   └── NotInstalled      2   PLG-STO-007 a plugin or version that the store does not have
@@ -189,6 +196,61 @@ class NotRemembered(TrustMemoryError):
 
     id = "PLG-MEM-008"
     code = 2
+
+
+class RevocationError(SigningError):
+    """A revocation list is malformed, newer, or lies where others can write (exit 4)."""
+
+    id = "PLG-REV-001"
+    code = 4
+    next_step = "get the list again: plugsec trust import revocations.json"
+
+
+class RevocationRefused(RevocationError):
+    """A revocation list is signed by nobody who may, or is not the latest that is known here (exit 3)."""
+
+    id = "PLG-REV-003"
+    code = 3
+
+
+class RevocationUsage(RevocationError):
+    """The command line asks for a change to the revocation list that makes no sense (exit 2)."""
+
+    id = "PLG-REV-009"
+    code = 2
+    next_step = "plugsec trust list shows keys, plugsec trust revocations what is revoked"
+
+
+class InterchangeError(SigningError):
+    """A file of OpenSSH says something that cannot be taken over exactly as it is meant (exit 4)."""
+
+    id = "PLG-ALS-001"
+    code = 4
+    next_step = "docs/formats/revocations.md says what is taken over; remove the rest"
+
+
+class RootError(SigningError):
+    """A trust root is malformed or newer (exit 4)."""
+
+    id = "PLG-ROT-001"
+    code = 4
+    next_step = "plugsec trust root make ROOT.toml writes one"
+
+
+class RootRefused(RootError):
+    """A trust root is signed by too few, or is not the next version (exit 3)."""
+
+    id = "PLG-ROT-003"
+    code = 3
+    next_step = "plugsec trust sign ROOT.json --key FILE, by each who must"
+
+
+class RootUsage(RootError):
+    """The command line asks for a trust root that is not there, or is there already (exit 2)."""
+
+    id = "PLG-ROT-006"
+    code = 2
+    next_step = "plugsec trust root show"
 
 
 class StoreError(SigningError):

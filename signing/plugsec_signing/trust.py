@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from plugsec_signing import keys
 from plugsec_signing.errors import KeyRefused, TrustStoreError, excerpt
-from plugsec_signing.memory import NOTHING, Remembered, Seen
+from plugsec_signing.memory import NOTHING, Remembered, Seen, recall
 from plugsec_signing.record import NamedTuple
 
 if TYPE_CHECKING:
     from plugsec_signing.revocation import RevocationList
+    from plugsec_signing.verify import Settled
 
 RELEASE = "release"
+ROOT_FILE = "root.json"  # the part of a trust store that is changed by its signers only (`root`)
 MAX_FILES = 1000  # one file per key, for more publishers than an operator can know
 MAX_FILE_BYTES = 1024 * 1024
 MAX_KEYS = 10_000
@@ -132,17 +134,28 @@ class Verdict(NamedTuple):
         return is_downgrade(self.candidate, self.remembered)
 
     @property
+    def revocations_stale(self) -> bool:
+        """Whether a newer revocation list than the one that was asked is due."""
+        listed = self.revocations
+        return listed is not None and max(self.now, self.remembered.newest) >= listed.next_update
+
+    @property
     def clock_is_behind(self) -> bool:
         """Whether the clock shows an earlier time than this machine remembers."""
         return self.now < self.remembered.newest
 
 
 class TrustStore(NamedTuple):
-    """All key entries and rules; `digest` (hex SHA-256) names exactly the source they were read from."""
+    """All key entries and rules; `digest` (hex SHA-256) names exactly the source they were read from.
+
+    `revocation_threshold` is how many distinct keys must sign a revocation list; only a trust root asks
+    for more than one.
+    """
 
     keys: tuple[TrustedKey, ...]
     rules: tuple[Rule, ...]
     digest: str
+    revocation_threshold: int = 1
 
     @classmethod
     def from_plain(cls, plains: Sequence[Plain], *, digest: str | None = None) -> "TrustStore":
@@ -154,6 +167,7 @@ class TrustStore(NamedTuple):
         try:
             entries = tuple(_trusted_key(entry) for plain in plains for entry in plain["key"])
             rules = tuple(_rule(rule) for plain in plains for rule in plain["rule"])
+            thresholds = [_threshold(plain.get("revocation_threshold", 1)) for plain in plains]
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise TrustStoreError("the plain form of the trust store is malformed", id="PLG-TST-002") from err
         except KeyRefused as err:
@@ -170,7 +184,7 @@ class TrustStore(NamedTuple):
             from plugsec_signing.canonical import encode  # noqa: PLC0415 - only without a source
 
             digest = hashlib.sha256(encode(list(plains))).hexdigest()
-        return cls(entries, rules, digest)
+        return cls(entries, rules, digest, max(thresholds, default=1))
 
 
 def parse_trust_toml(text: str) -> dict[str, Any]:
@@ -181,7 +195,7 @@ def parse_trust_toml(text: str) -> dict[str, Any]:
 
 
 def load_trust(directory: str, *, parse: Callable[[str], Plain] = parse_trust_toml) -> TrustStore:
-    """Read every `*.toml` of a trust directory, in byte order of the names.
+    """Read every `*.toml` of a trust directory and its trust root, in byte order of the names.
 
     `parse` lets a caller keep plain forms by the digest of the text. A directory that does not exist is
     a store without keys. Raises TrustStoreError (exit 4), also when anybody but the user or root owns or
@@ -203,6 +217,23 @@ def load_trust(directory: str, *, parse: Callable[[str], Plain] = parse_trust_to
     return TrustStore.from_plain(plains, digest=digest.hexdigest())
 
 
+def load_revocations(
+    directory: str, store: TrustStore, now: int, memory: str, settled: "Settled | None" = None
+) -> "RevocationList | None":
+    """Return the signed revocation list of a trust directory; None if there is none.
+
+    `memory` is the path of what is remembered here. Raises RevocationError (exit 4; 3 for its signatures).
+    """
+    if not os.path.lexists(os.path.join(directory, "revocations.json")):
+        return None
+    from plugsec_signing import revocation  # noqa: PLC0415 - only where there is a list
+
+    return revocation.load(
+        directory, store, now,
+        accepted=lambda: recall(memory, "", directory).revocation_digest, settled=settled,
+    )  # fmt: skip
+
+
 def read_trust_files(directory: str) -> list[tuple[str, bytes]]:
     """Return (name, content) of the trust files, each checked through the descriptor that is read."""
     try:
@@ -215,7 +246,7 @@ def read_trust_files(directory: str) -> list[tuple[str, bytes]]:
         ) from err
     try:
         check_private(os.fstat(dir_fd), directory)
-        names = sorted(name for name in os.listdir(dir_fd) if name.endswith(".toml"))
+        names = sorted(name for name in os.listdir(dir_fd) if name.endswith(".toml") or name == ROOT_FILE)
         if len(names) > MAX_FILES:
             raise TrustStoreError(f"the trust store has more than {MAX_FILES} files", id="PLG-TST-005")
         return [(name, _read_file(dir_fd, name, os.path.join(directory, name))) for name in names]
@@ -458,11 +489,17 @@ def _trusted_key(entry: Plain) -> TrustedKey:
 
 
 def _rule(rule: Plain) -> Rule:
-    threshold = rule["threshold"]
-    if type(threshold) is not int or not 1 <= threshold <= MAX_THRESHOLD or not rule["roles"]:
-        raise ValueError("a threshold is a number of keys with roles")
+    threshold = _threshold(rule["threshold"])
+    if not rule["roles"]:
+        raise ValueError("a rule has roles")
     plugins, roles = (tuple(str(each) for each in rule[field]) for field in ("plugins", "roles"))
     return Rule(str(rule["id"]), plugins, threshold, roles)
+
+
+def _threshold(value: object) -> int:
+    if type(value) is not int or not 1 <= value <= MAX_THRESHOLD:
+        raise ValueError("a threshold is a number of keys")
+    return value
 
 
 def _seconds(value: object) -> int | None:

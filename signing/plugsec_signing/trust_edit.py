@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from plugsec_signing import trust_toml
-from plugsec_signing.errors import NoSuchKey, TrustStoreError, excerpt
+from plugsec_signing.errors import NoSuchKey, RootRefused, TrustStoreError, excerpt
 from plugsec_signing.times import format_time
-from plugsec_signing.trust import Rule, TrustedKey, TrustStore, load_trust, read_trust_files
+from plugsec_signing.trust import ROOT_FILE, Rule, TrustedKey, TrustStore, load_trust, read_trust_files
 
 _HEADER = re.compile(r"^[ \t]*\[\[[ \t]*(key|rule)[ \t]*\]\]", re.MULTILINE)
 _KEY_FIELDS = ("id", "ssh", "algorithm", "publisher", "plugins", "valid_after", "valid_before", "role")
@@ -39,7 +39,7 @@ def add_key(directory: str, entry: dict[str, Any], *, announce: Announce = _sile
     """
     plain = trust_toml.check_entry(entry)
     added = TrustStore.from_plain([{"key": [plain], "rule": []}]).keys[0]
-    with _locked(directory):
+    with locked(directory):
         if any(key.id == added.id for key in load_trust(directory).keys):
             raise TrustStoreError(
                 f"the trust store already has a key called {added.id}",
@@ -56,7 +56,7 @@ def add_rule(directory: str, rule: dict[str, Any], *, announce: AnnounceRule = _
     """Add one `[[rule]]` (fields as in the file, `id` included) as `ID.toml`; see `add_key`."""
     plain = trust_toml.check_rule(rule)
     added = TrustStore.from_plain([{"key": [], "rule": [plain]}]).rules[0]
-    with _locked(directory):
+    with locked(directory):
         if any(each.id == added.id for each in load_trust(directory).rules):
             raise TrustStoreError(
                 f"the trust store already has a rule called {added.id}",
@@ -76,7 +76,7 @@ def remove_key(directory: str, key_id: str, *, announce: Announce = _silently) -
     would change anything else, the file is left alone and the error says to edit it. `announce` as in
     `add_key`. Raises TrustStoreError.
     """
-    with _locked(directory):
+    with locked(directory):
         store = load_trust(directory)
         removed = next((key for key in store.keys if key.id == key_id), None)
         if removed is None:
@@ -89,7 +89,7 @@ def remove_key(directory: str, key_id: str, *, announce: Announce = _silently) -
 
 def remove_rule(directory: str, rule_id: str, *, announce: AnnounceRule = _silently) -> Rule:
     """Remove the rule called `rule_id`, which **widens** what is accepted; see `remove_key`."""
-    with _locked(directory):
+    with locked(directory):
         store = load_trust(directory)
         removed = next((rule for rule in store.rules if rule.id and rule.id == rule_id), None)
         if removed is None:
@@ -133,6 +133,12 @@ def _cut_out(directory: str, kind: str, name: str, announce: Callable[[], object
         if not any(entry["id"] == name for entry in plain[kind]):
             continue
         path = os.path.join(directory, file)
+        if file == ROOT_FILE:
+            raise RootRefused(
+                f"{name} comes from the trust root, and only its signers change that",
+                "a new version without it: plugsec trust rotate ROOT.json",
+                id="PLG-ROT-007",
+            )
         alone = len(plain["key"]) + len(plain["rule"]) == 1
         shorter = None if alone else _without(text, kind, name, path)
         announce()
@@ -168,7 +174,7 @@ def _without(text: str, kind: str, name: str, path: str) -> str:
 
 
 @contextmanager
-def _locked(directory: str) -> Iterator[None]:
+def locked(directory: str) -> Iterator[None]:
     """Keep two editors of one trust store apart; flock(2) on the directory itself."""
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -190,12 +196,17 @@ def _locked(directory: str) -> Iterator[None]:
 
 def _replace(path: str, text: str) -> None:
     trust_toml.parse(text)
+    replace_file(path, text.encode("utf-8"))
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Put a whole file (0600) in place of another by one rename, durably; raises OSError."""
     directory = os.path.dirname(path)
     fd, new = tempfile.mkstemp(prefix=".trust-", dir=directory)
     try:
         with os.fdopen(fd, "wb") as file:
             os.fchmod(fd, 0o600)  # mkstemp's, even under a umask that takes it away
-            file.write(text.encode("utf-8"))
+            file.write(data)
             file.flush()
             os.fsync(fd)
         os.replace(new, path)

@@ -63,6 +63,15 @@ def of_clock(verdict: Verdict) -> str:
     )
 
 
+def of_stale(verdict: Verdict) -> str:
+    """Return that the revocation list is overdue."""
+    assert verdict.revocations is not None  # noqa: S101 - only a list can be stale
+    return (
+        f"the revocation list {verdict.revocations.sequence} is stale: the next one was due at "
+        f"{format_time(verdict.revocations.next_update)}, so what was revoked since is not known here"
+    )
+
+
 def _closest(verdict: Verdict, reason: str) -> Considered:
     found = [each for each in verdict.considered if each.reason == reason]
     return next((each for each in found if each.entry.role == RELEASE), found[0])

@@ -125,7 +125,7 @@ def verify_bundle(
     4. Ask the trust store which of them count for this plugin now: one with role release must, and every
        rule must hold; revoked keys do not count, unless they are remembered from before (exit 3).
     5. Refuse a bundle that is revoked, whose own `expires` has passed, or that is older than one
-       accepted here before (exit 3).
+       accepted here before; and a revocation list that is older (exit 3).
     6. Compare every header and hash every payload byte, to the very end of the file (exit 4).
     7. With `keep_payload`, seal the copy that was made while hashing.
 
@@ -246,6 +246,11 @@ class _Verification:
 
     def _judge(self, envelope: Envelope, trust: TrustStore) -> Verdict:
         under = self._under
+        remembered = under.recall(envelope.name)
+        if under.revocations is not None or remembered.revocation_sequence:
+            from plugsec_signing.revocation import check_continues  # noqa: PLC0415 - only with a list
+
+            check_continues(under.revocations, remembered)
         verdict = examine(
             trust,
             Candidate(
@@ -254,7 +259,7 @@ class _Verification:
             self.fingerprints,
             self._now,
             revocations=under.revocations,
-            remembered=under.recall(envelope.name),
+            remembered=remembered,
             allow_downgrade=under.allow_downgrade,
         )
         if under.observe is not None:
@@ -303,14 +308,17 @@ def _evidence(read: Reading, path: str, sink: _Verification) -> dict[str, Any]:
         "payload": payload,
         "attestations": sink.attestations,
         "verdict": verdict,
-        "warnings": _clock(verdict) if verdict is not None and verdict.clock_is_behind else (),
+        "warnings": _of_time(verdict) if verdict is not None else (),
     }
 
 
-def _clock(verdict: Verdict) -> tuple[str, ...]:
-    from plugsec_signing.trust_words import of_clock  # noqa: PLC0415 - clocks are seldom put back
+def _of_time(verdict: Verdict) -> tuple[str, ...]:
+    if not verdict.clock_is_behind and not verdict.revocations_stale:
+        return ()
+    from plugsec_signing.trust_words import of_clock, of_stale  # noqa: PLC0415 - seldom amiss
 
-    return (of_clock(verdict),)
+    clock = (of_clock(verdict),) if verdict.clock_is_behind else ()
+    return (*clock, of_stale(verdict)) if verdict.revocations_stale else clock
 
 
 def _warnings(path: str, envelope: Envelope) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ from plugsec_policies.limits import parse_limits
 from plugsec_policies.policy import BUILTIN_PREFIX, Policy, load_policy
 from plugsec_signing import memory
 from plugsec_signing.record import NamedTuple
-from plugsec_signing.trust import TrustStore, load_trust, parse_trust_toml
+from plugsec_signing.trust import TrustStore, load_revocations, load_trust, parse_trust_toml
 from plugsec_signing.verify import (
     Circumstances,
     UnsafeUnsignedBundle,
@@ -185,11 +185,15 @@ class _Run:
             parse = cache.by_text(os.path.join(self._where.cache, "parsed"), _TRUST_KIND, parse_trust_toml)
             trust = load_trust(self._where.trust, parse=parse)
             settled = Settled(os.path.join(self._where.cache, "settled"))
-            under = Circumstances(recall=self._recall, allow_downgrade=call.allow_downgrade, settled=settled)
+            now = int(time.time())
+            revocations = load_revocations(self._where.trust, trust, now, self._memory, settled)
+            under = Circumstances(
+                revocations, self._recall, allow_downgrade=call.allow_downgrade, settled=settled
+            )
             if installed:
-                bundle = self._verify_installed(trust, under)
+                bundle = self._verify_installed(trust, now, under)
             else:
-                bundle = verify_bundle(call.bundle, trust, int(time.time()), keep_payload=True, under=under)
+                bundle = verify_bundle(call.bundle, trust, now, keep_payload=True, under=under)
         warnings = bundle.warnings
         if isinstance(bundle, UnsafeUnsignedBundle):
             warnings = ("nobody vouches for this bundle (--unsafe-unsigned); that is recorded", *warnings)
@@ -197,9 +201,9 @@ class _Run:
         return bundle
 
     def _recall(self, name: str) -> memory.Remembered:
-        return memory.recall(self._memory, name)
+        return memory.recall(self._memory, name, self._where.trust)
 
-    def _verify_installed(self, trust: TrustStore, under: Circumstances) -> VerifiedBundle:
+    def _verify_installed(self, trust: TrustStore, now: int, under: Circumstances) -> VerifiedBundle:
         """The same evidence from the store: `publisher/name[@version]`."""
         from plugsec_signing.store.names import parse_name  # noqa: PLC0415 - only for installed plugins
         from plugsec_signing.store.stored import verify_stored  # noqa: PLC0415
@@ -212,7 +216,7 @@ class _Run:
         store = os.path.join(self._where.data, places.STORE)
         # An older version is there because the operator installed it, or went back to it, on purpose.
         under = under._replace(allow_downgrade=True)
-        return verify_stored(store, parse_name(self._call.bundle), trust, int(time.time()), under)
+        return verify_stored(store, parse_name(self._call.bundle), trust, now, under)
 
     # 2. decide -------------------------------------------------------------------------------------------
 

@@ -44,7 +44,8 @@ CODES = {
     "SignatureRefused": 3, "AttestationRefused": 3, "KeyRefused": 3, "KeyFileError": 4, "KeyFileUnreadable": 2,
     "AgentError": 2, "TrustRefused": 3, "AttestationMissing": 3, "TrustStoreError": 4, "NoSuchKey": 2,
     "TrustMemoryError": 4, "TrustMemoryUnwritable": 9, "NotRemembered": 2, "StoreError": 4, "StoreUnusable": 2,
-    "NotInstalled": 2, "DestinationRefused": 2, "OciError": 4,
+    "NotInstalled": 2, "DestinationRefused": 2, "OciError": 4, "RevocationError": 4, "RevocationRefused": 3,
+    "RevocationUsage": 2, "InterchangeError": 4, "RootError": 4, "RootRefused": 3, "RootUsage": 2,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from plugsec.cli.common import Places
 from plugsec.errors import UsageError
 
 if TYPE_CHECKING:
+    from plugsec_signing.trust import TrustStore
     from plugsec_signing.verify import Circumstances
 
 
@@ -29,13 +30,20 @@ def read_small(path: str, most: int) -> bytes:
     return data
 
 
-def circumstances(where: Places, *, allow_downgrade: bool = False) -> "Circumstances":
-    """Under what a command judges a bundle, besides the trust store: what was accepted here before."""
+def circumstances(
+    where: Places, store: "TrustStore", now: int, *, allow_downgrade: bool = False
+) -> "Circumstances":
+    """Under what a command judges a bundle, besides the trust store: revocations, and the memory."""
     from plugsec_signing import memory  # noqa: PLC0415
+    from plugsec_signing.trust import load_revocations  # noqa: PLC0415
     from plugsec_signing.verify import Circumstances  # noqa: PLC0415
 
     path = memory.path_in(where.state)
-    return Circumstances(recall=lambda name: memory.recall(path, name), allow_downgrade=allow_downgrade)
+    return Circumstances(
+        revocations=load_revocations(where.trust, store, now, path),
+        recall=lambda name: memory.recall(path, name, where.trust),
+        allow_downgrade=allow_downgrade,
+    )
 
 
 def record(

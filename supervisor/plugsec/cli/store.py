@@ -68,7 +68,7 @@ def install(
     try:
         where = places(home, trust, audit)
         store = load_trust(where.trust)
-        under = circumstances(where, allow_downgrade=allow_downgrade)
+        under = circumstances(where, store, now, allow_downgrade=allow_downgrade)
         with suppress(OSError):  # what cannot be made is reported by the store in its own words
             private.make_directories(where.data)
 
@@ -263,13 +263,12 @@ def _state(where: Places, index: "Index", version: "Version", trust: Any, *, pay
     from plugsec_signing.store.stored import opened_bundle, reading  # noqa: PLC0415
     from plugsec_signing.verify import verify_reading  # noqa: PLC0415
 
+    now = int(time.time())
     try:
         with opened_bundle(_store(where), StoredName(index.name, version.version)) as stored:
             # As a run of it does: an older version is there on purpose.
-            under = circumstances(where, allow_downgrade=True)
-            verify_reading(
-                reading(stored, payload=payload), stored.path, trust, int(time.time()), under=under
-            )
+            under = circumstances(where, trust, now, allow_downgrade=True)
+            verify_reading(reading(stored, payload=payload), stored.path, trust, now, under=under)
     except SigningError as err:
         return {"verifies": False, "error": {"id": err.id, "message": err.message, "hint": err.hint}}
     return {"verifies": True}

@@ -61,8 +61,9 @@ def unpack(
                 evidence = verify.verify_unsafe_unsigned(bundle, also=sink)
             else:
                 # Unpacked is not accepted: an older release may be looked at, and nothing is remembered.
-                under = circumstances(where, allow_downgrade=True)
-                evidence = verify.verify_bundle(bundle, store, int(time.time()), also=sink, under=under)
+                now = int(time.time())
+                under = circumstances(where, store, now, allow_downgrade=True)
+                evidence = verify.verify_bundle(bundle, store, now, also=sink, under=under)
             detail = {
                 "path": path,
                 "plugin": evidence.envelope.name,

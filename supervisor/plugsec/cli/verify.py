@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from plugsec.cli.common import emit_json, places, refuse, say
-from plugsec.cli.edge import record, show
+from plugsec.cli.edge import circumstances, record, show
 from plugsec.cli.options import Audit, Bundle, Home, Json, Trust, examples
 from plugsec.errors import REFUSALS, Refusal
 
@@ -59,20 +59,17 @@ def verify(
     The verdict, either way, is recorded in the audit log. What was accepted here before counts as in a
     run, but nothing new is remembered.
     """
-    from plugsec_signing import memory  # noqa: PLC0415
     from plugsec_signing.trust import load_trust  # noqa: PLC0415
-    from plugsec_signing.verify import Circumstances, verify_bundle  # noqa: PLC0415
+    from plugsec_signing.verify import verify_bundle  # noqa: PLC0415
 
     weighed: list[Verdict] = []  # the verdict, accepting or not
     try:
         where = places(home, trust, audit)
         try:
-            under = Circumstances(
-                recall=lambda name: memory.recall(memory.path_in(where.state), name),
-                allow_downgrade=allow_downgrade,
-                observe=weighed.append,
-            )
-            evidence = verify_bundle(bundle, load_trust(where.trust), int(time.time()), under=under)
+            store, now = load_trust(where.trust), int(time.time())
+            under = circumstances(where, store, now, allow_downgrade=allow_downgrade)
+            under = under._replace(observe=weighed.append)
+            evidence = verify_bundle(bundle, store, now, under=under)
             _require(evidence, require_attestation or ())
         except REFUSALS as err:
             detail = {"path": os.path.abspath(bundle), "error": err.id, "message": err.message}
