@@ -536,3 +536,37 @@ def test_no_descriptor_is_left_open_whatever_happens(store, bundle):
     remove(store, "1.2.3")
     changes.collect(str(store))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_store_that_somebody_is_just_making_is_none_yet(store, bundle):
+    for name in ("index", "sha256", "tmp"):
+        (store / name).mkdir(parents=True, mode=0o700)
+    store.chmod(0o700)
+    assert changes.installed(str(store)) == ()
+    with pytest.raises(NotInstalled):
+        verified(store)
+    install(store, bundle)
+    assert verified(store) == kit.FILES
+
+
+def test_what_the_system_refuses_in_the_middle_is_exit_2(store, bundle, monkeypatch):
+    """A file system that fails under the store: each call of os that it makes, once."""
+    install(store, bundle)
+    for name in ("listdir", "stat", "mkdir", "rename", "fsync", "unlink", "fchmod", "write", "rmdir"):
+        real, failed = getattr(os, name), []
+
+        def fail(*arguments, real=real, failed=failed, **more):
+            if failed:
+                return real(*arguments, **more)
+            failed.append(1)
+            raise OSError(5, "Input/output error")
+
+        for act in (lambda: install(store, bundle), lambda: changes.collect(str(store))):
+            failed.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(os, name, fail)
+                try:
+                    act()
+                except SigningError as refused:
+                    assert refused.code in {2, 4}, name
+        assert verified(store) == kit.FILES, name

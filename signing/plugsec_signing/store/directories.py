@@ -61,8 +61,8 @@ class Directories:
 def opened(path: str, *, create: bool = False) -> Iterator[Directories | None]:
     """The store at `path`, or None when there is none yet and `create` does not make one.
 
-    An OSError of the block becomes StoreUnusable. Raises StoreError when others own or can write it, or a newer plugsec has; StoreUnusable when the
-    system refuses.
+    Raises StoreError when others own or can write it, or a newer plugsec has; StoreUnusable when the system
+    refuses, also for an OSError of the block.
     """
     if create:
         _create(path)
