@@ -52,6 +52,7 @@ class Source(Protocol):
 
     def readinto(self, view: memoryview) -> int:
         """Fill the beginning of `view` and return how many bytes; 0 at the end. Raises BundleError."""
+        ...
 
 
 class Sink(Protocol):
@@ -72,6 +73,7 @@ class Writable(Protocol):
 
     def write(self, data: bytes | memoryview, /) -> int:
         """Write a part."""
+        ...
 
 
 class BundleWriter:
