@@ -1,13 +1,13 @@
 """inspect: what a bundle says of itself, trusted by nobody yet."""
 
 import os
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from plugsec.cli.common import emit_json, places, refuse
 from plugsec.cli.edge import show
-from plugsec.cli.options import Home, Json, examples
+from plugsec.cli.options import BundleOrName, Home, Json, examples
 from plugsec.errors import REFUSALS
 from plugsec.places import STORE
 
@@ -24,12 +24,7 @@ _EXAMPLES = examples(
 )
 
 
-_Bundle = Annotated[
-    str, typer.Argument(metavar="BUNDLE|NAME", help="A .plug file, or publisher/name[@version] as installed.")
-]
-
-
-def inspect(bundle: _Bundle, home: Home = None, json: Json = False) -> None:
+def inspect(bundle: BundleOrName, home: Home = None, json: Json = False) -> None:
     """Show what a bundle says of itself, without trusting it: manifest, files, permissions, signatures.
 
     Structure and hashes are checked (exit 4); whether a signature verifies is shown, not enforced.

@@ -9,6 +9,9 @@ Home = Annotated[str | None, typer.Option("--home", metavar="DIR", help="Where p
 Trust = Annotated[str | None, typer.Option("--trust", metavar="DIR", help="The trust store.")]
 Audit = Annotated[str | None, typer.Option("--audit", metavar="DIR", help="The audit log.")]
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A .plug file.")]
+BundleOrName = Annotated[
+    str, typer.Argument(metavar="BUNDLE|NAME", help="A .plug file, or publisher/name[@version] as installed.")
+]
 PassphraseFd = Annotated[
     int | None,
     typer.Option("--passphrase-fd", metavar="N", help="Read the passphrase from descriptor N, first line."),

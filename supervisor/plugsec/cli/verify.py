@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from plugsec.cli.common import emit_json, places, refuse, say
+from plugsec.cli.common import Places, emit_json, places, refuse, say
 from plugsec.cli.edge import circumstances, record, show
-from plugsec.cli.options import Audit, Bundle, Home, Json, Trust, examples
+from plugsec.cli.options import Audit, BundleOrName, Home, Json, Trust, examples
 from plugsec.errors import REFUSALS, Refusal
+from plugsec.places import STORE, names_installed
 
 if TYPE_CHECKING:
-    from plugsec_signing.trust import Verdict
+    from plugsec_signing.trust import TrustStore, Verdict
+    from plugsec_signing.verify import Circumstances, VerifiedBundle
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +27,7 @@ _EXAMPLES = examples(
     "plugsec verify wordfreq-1.2.3.plug",
     "plugsec verify wordfreq-1.2.3.plug --json",
     "plugsec verify wordfreq-1.2.3.plug --explain",
+    "plugsec verify acme/wordfreq@1.2.3",
     "plugsec verify wordfreq-1.2.3.plug --trust ./trust.d",
     "plugsec verify wordfreq-1.2.3.plug --require-attestation https://example.org/review/v1",
 )
@@ -39,7 +42,7 @@ RequireAttestation = Annotated[
 
 
 def verify(
-    bundle: Bundle,
+    bundle: BundleOrName,
     *,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why: each signature, entry, rule, and what is remembered.")
@@ -69,10 +72,13 @@ def verify(
             store, now = load_trust(where.trust), int(time.time())
             under = circumstances(where, store, now, allow_downgrade=allow_downgrade)
             under = under._replace(observe=weighed.append)
-            evidence = verify_bundle(bundle, store, now, under=under)
+            if names_installed(bundle):
+                evidence = _verify_installed(where, bundle, store, now, under)
+            else:
+                evidence = verify_bundle(bundle, store, now, under=under)
             _require(evidence, require_attestation or ())
         except REFUSALS as err:
-            detail = {"path": os.path.abspath(bundle), "error": err.id, "message": err.message}
+            detail = {"path": _path(bundle), "error": err.id, "message": err.message}
             record(where, "bundle.refused", "refused", detail)
             raise
         found: dict[str, Any] = {
@@ -85,7 +91,7 @@ def verify(
             "trust_digest": evidence.trust_digest,
             "downgrade": evidence.verdict is not None and evidence.verdict.downgrade,
         }
-        detail = {"path": os.path.abspath(bundle), **found}
+        detail = {"path": _path(bundle), **found}
         seq = record(where, "bundle.verified", "verified", detail, bundle_id=evidence.bundle_id)
     except REFUSALS as err:
         _refuse(err, _why(bundle, weighed) if explain else None, as_json=json)
@@ -121,7 +127,24 @@ def _why(bundle: str, weighed: "Sequence[Verdict]") -> dict[str, Any] | None:
         return None
     from plugsec.cli.why import explanation, public_lines  # noqa: PLC0415 - only with --explain
 
-    return explanation(weighed[-1], public_lines(bundle))
+    return explanation(weighed[-1], {} if names_installed(bundle) else public_lines(bundle))
+
+
+def _verify_installed(
+    where: Places, name: str, store: "TrustStore", now: int, under: "Circumstances"
+) -> "VerifiedBundle":
+    """Judge an installed bundle as a run of it does: an older version is there on purpose."""
+    from plugsec_signing.store.names import parse_name  # noqa: PLC0415
+    from plugsec_signing.store.stored import opened_bundle, reading  # noqa: PLC0415 - of Linux
+    from plugsec_signing.verify import verify_reading  # noqa: PLC0415
+
+    with opened_bundle(os.path.join(where.data, STORE), parse_name(name)) as stored:
+        under = under._replace(allow_downgrade=True)
+        return verify_reading(reading(stored), stored.path, store, now, under=under)
+
+
+def _path(bundle: str) -> str:
+    return bundle if names_installed(bundle) else os.path.abspath(bundle)
 
 
 def _tell(why: dict[str, Any] | None) -> None:
