@@ -169,6 +169,8 @@ def test_a_file_that_is_called_like_an_installed_plugin_is_not_run_instead(cli) 
     other = release(cli, "1.5.0", 5)
     (cli.directory / "acme").mkdir()
     (cli.directory / other).rename(cli.directory / "acme" / "test")
+    for command in (("verify", NAME), ("verify", NAME, "--explain"), ("inspect", NAME)):
+        assert cli(*command).stdout.startswith("acme/test 1.0.0 (release 1)"), command
     assert cli("run", NAME).stdout == '"1.0.0"\n'
     assert cli("run", "./acme/test").stdout == '"1.5.0"\n'
     assert cli("remove", NAME).returncode == 0
@@ -189,7 +191,9 @@ def test_list_says_what_verifies_no_longer(cli) -> None:
     rows = {row["plugin"]: row for row in told(cli("list", "--check", "--json"))["installed"]}
     assert (rows["acme/other"]["verifies"], rows[NAME]["error"]["id"]) == (True, "PLG-STO-003")
     assert cli("run", NAME).returncode == 4
+    assert cli("verify", NAME).returncode == 4
     assert cli("install", "test-1.0.0.plug").returncode == 0
+    assert cli("verify", NAME).returncode == 0
     assert cli("run", NAME).stdout == '"1.0.0"\n'
     assert cli("trust", "remove", "release").returncode == 0
     ended = cli("list")

@@ -106,6 +106,21 @@ def test_without_a_name_the_file_is_called_as_the_bundle_says_and_never_as_the_l
     assert oci.import_layout(str(layout)).path == str(tmp_path / "here" / "wordfreq-1.2.3.plug")
 
 
+def test_a_compressed_bundle_stays_the_file_that_it_is(tmp_path, bundle, monkeypatch):
+    zstd = pytest.importorskip("backports.zstd", reason="the extra plugsec[zstd] is not installed")
+    frame = tmp_path / "wordfreq-1.2.3.plug.zst"
+    frame.write_bytes(zstd.compress(Path(bundle).read_bytes()))
+    oci.export(str(frame), str(tmp_path / "compressed"))
+    (layer,) = load(tmp_path / "compressed")[1]["layers"]
+    assert layer["mediaType"] == oci.FRAME_TYPE
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    out = Path(oci.import_layout(str(tmp_path / "compressed")).path)
+    assert (out.name, out.read_bytes()) == (frame.name, frame.read_bytes())
+    shop.install(tmp_path / "store", str(out))
+    assert shop.verified(tmp_path / "store") == kit.FILES
+
+
 def test_an_existing_file_and_a_directory_that_is_not_empty_are_refused(tmp_path, bundle, layout):
     (tmp_path / "out.plug").write_text("mine")
     with pytest.raises(DestinationRefused):
