@@ -5,7 +5,6 @@ two count only where the operator's trust entry says so (`trust_toml`). Everythi
 refusal, so that nobody mistakes "not supported" for "not trusted".
 """
 
-import base64
 import binascii
 import hashlib
 import os
@@ -102,10 +101,10 @@ def parse_public_key(line: str) -> PublicKey:
     algorithm, encoded = fields[0], fields[1]
     algorithm_named(algorithm)
     try:
-        blob = base64.b64decode(encoded, validate=True)
+        blob = binascii.a2b_base64(encoded, strict_mode=True)
     except (binascii.Error, ValueError) as err:
         raise KeyRefused("the public key is not base64", id="PLG-KEY-001") from err
-    if base64.b64encode(blob).decode("ascii") != encoded:
+    if _base64(blob) != encoded:
         raise KeyRefused("the public key's base64 has a second spelling", id="PLG-KEY-001")
     key = parse_blob(blob, fields[2] if len(fields) == 3 else "")
     if key.algorithm != algorithm:
@@ -115,7 +114,7 @@ def parse_public_key(line: str) -> PublicKey:
 
 def public_line(key: PublicKey) -> str:
     """Return the key as one line, without newline."""
-    return f"{key.algorithm} {base64.b64encode(key.blob).decode('ascii')} {key.comment}".rstrip()
+    return f"{key.algorithm} {_base64(key.blob)} {key.comment}".rstrip()
 
 
 def fingerprint(key: PublicKey) -> str:
@@ -125,7 +124,11 @@ def fingerprint(key: PublicKey) -> str:
 
 def ssh_fingerprint(key: PublicKey) -> str:
     """Return the fingerprint as `ssh-keygen -l` prints it: `SHA256:` and unpadded base64."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(key.blob).digest()).decode("ascii").rstrip("=")
+    return "SHA256:" + _base64(hashlib.sha256(key.blob).digest()).rstrip("=")
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def load_private_key(path: str, passphrase: Callable[[], bytes] | None = None) -> PrivateKey:

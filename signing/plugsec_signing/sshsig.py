@@ -6,7 +6,6 @@ be empty, nothing may follow. Stock `ssh-keygen` accepts several spellings, so i
 Source: PROTOCOL.sshsig of OpenSSH.
 """
 
-import base64
 import binascii
 import hashlib
 
@@ -71,7 +70,7 @@ def encode(signature: SshSignature) -> bytes:
         + wire.string(_HASH)
         + wire.string(inner)
     )
-    text = base64.b64encode(blob)
+    text = binascii.b2a_base64(blob, newline=False)
     lines = [text[at : at + _LINE_CHARS] + b"\n" for at in range(0, len(text), _LINE_CHARS)]
     return b"".join((_BEGIN, *lines, _END))
 
@@ -83,7 +82,7 @@ def parse(armoured: bytes) -> SshSignature:
     if not armoured.startswith(_BEGIN) or not armoured.endswith(_END):
         raise SignatureRefused("a signature is not an armoured SSH signature", id="PLG-SIG-001")
     try:
-        blob = base64.b64decode(armoured[len(_BEGIN) : -len(_END)].replace(b"\n", b""), validate=True)
+        blob = binascii.a2b_base64(armoured[len(_BEGIN) : -len(_END)].replace(b"\n", b""), strict_mode=True)
     except (binascii.Error, ValueError) as err:
         raise SignatureRefused("a signature's armour is not base64", id="PLG-SIG-001") from err
     if not blob.startswith(_MAGIC + _VERSION):

@@ -18,20 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import plugsec
 from plugsec import cache, places
+from plugsec.decided import Decided
 from plugsec.errors import (
     REFUSALS,
     Defect,
     ExchangeError,
     InputMalformed,
     Interrupted,
-    LimitReached,
-    PluginFailed,
     Refusal,
     UsageError,
 )
 from plugsec.exchange import inputs as exchange_inputs
 from plugsec.held import Held
-from plugsec.outcome import Limit, Outcome, OutputFile, Problem, Usage, word
 from plugsec.sandbox import build, launch, layers
 from plugsec.sandbox.spec import OWN_PROCESSES, File
 from plugsec.settled import Settled
@@ -39,7 +37,7 @@ from plugsec.supervision.interruption import Interruption
 from plugsec_plugins.manifest import Manifest, check_requires, parse_manifest
 from plugsec_plugins.runtimes.interface import adapter
 from plugsec_plugins.runtimes.plan import LaunchPlan
-from plugsec_policies.decision import Grant, HostSupport, Narrowing, Request, decide
+from plugsec_policies.decision import HostSupport, Narrowing, Request, decide
 from plugsec_policies.limits import parse_limits
 from plugsec_policies.policy import BUILTIN_PREFIX, Policy, load_policy
 from plugsec_signing import memory
@@ -54,12 +52,11 @@ from plugsec_signing.verify import (
 )
 
 if TYPE_CHECKING:
+    from plugsec.outcome import Outcome
     from plugsec.recording import Recorder
-    from plugsec.supervision.attribution import Ended
     from plugsec.supervision.loop import Facts
 
 DEFAULT_POLICY = "builtin:strict"
-_OUTPUT_DEPTH_MAX = 16
 _TRUST_KIND = "trust-2"  # of cached plain forms; they have rules since the second
 
 
@@ -99,7 +96,7 @@ class Supervisor:
 
     def run(
         self, call: Call, interruption: Interruption | None = None, boot: launch.Boot | None = None
-    ) -> Outcome:
+    ) -> "Outcome":
         """Run one method of one bundle; raises nothing that a plugin, a bundle or a host can cause.
 
         `boot` is one that was spawned earlier, so that its start overlaps what the caller does before;
@@ -111,16 +108,6 @@ class Supervisor:
         finally:
             if interruption is None:
                 watched.close()
-
-
-class _Decided(NamedTuple):
-    """What step 2 hands to step 3."""
-
-    bundle: VerifiedBundle | UnsafeUnsignedBundle
-    manifest: Manifest
-    method: str
-    value: Any
-    grant: Grant
 
 
 class _Run:
@@ -144,7 +131,7 @@ class _Run:
         self._started = False
         self._memory = memory.path_in(where.state)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> "Outcome":
         """Do every step; turn whatever ends it into an outcome."""
         try:
             self._held.take()
@@ -220,7 +207,7 @@ class _Run:
 
     # 2. decide -------------------------------------------------------------------------------------------
 
-    def _decide(self, bundle: VerifiedBundle | UnsafeUnsignedBundle) -> _Decided:
+    def _decide(self, bundle: VerifiedBundle | UnsafeUnsignedBundle) -> Decided:
         manifest = parse_manifest(bundle.envelope)
         check_requires(manifest, plugsec.__version__)
         method = _choose_method(manifest, self._call.method)
@@ -253,7 +240,7 @@ class _Run:
 
             check_destination(self._call.output_dir)
         self._files = exchange_inputs.open_input_files(self._call.input_files)
-        return _Decided(bundle, manifest, method, value, grant)
+        return Decided(bundle, manifest, method, value, grant)
 
     def _policy(self, reference: str) -> Policy:
         if reference.startswith(BUILTIN_PREFIX):
@@ -283,7 +270,7 @@ class _Run:
 
     # 3. launch -------------------------------------------------------------------------------------------
 
-    def _launch(self, decided: _Decided) -> "tuple[LaunchPlan, build.Built, Recorder]":
+    def _launch(self, decided: Decided) -> "tuple[LaunchPlan, build.Built, Recorder]":
         held, grant, payload = self._held, decided.grant, decided.bundle.payload
         if payload is None or decided.bundle.bundle_id != grant.bundle_id:
             raise RuntimeError("a grant for another bundle")
@@ -316,12 +303,13 @@ class _Run:
         self._known["layers_active"] = tuple(name for name in layers.NAMES if name not in missing)
         return plan, built, self._recording()
 
-    def _prepare(self, decided: _Decided) -> None:
+    def _prepare(self, decided: Decided) -> None:
         """Do what the call will need, while boot is busy with its layers."""
         self._recording()
         if decided.bundle.verdict is not None:
             memory.remember(self._memory, decided.bundle.verdict)
-        _load_supervision()
+        from plugsec import conclusion, conversation  # noqa: F401, PLC0415
+        from plugsec.supervision import listener  # noqa: F401, PLC0415
 
     def _recording(self) -> "Recorder":
         """Open the log, once, and write what is known: the bypass that was asked for, the evidence."""
@@ -341,111 +329,34 @@ class _Run:
     # 4. converse -----------------------------------------------------------------------------------------
 
     def _converse(
-        self, recorder: "Recorder", decided: _Decided, plan: LaunchPlan, built: build.Built
+        self, recorder: "Recorder", decided: Decided, plan: LaunchPlan, built: build.Built
     ) -> "Facts":
-        from plugsec.recording import digest  # noqa: PLC0415 - see _prepare
-        from plugsec.sandbox.seccomp.tables import call_names  # noqa: PLC0415
-        from plugsec.supervision.dialects import Oneshot, Rpc  # noqa: PLC0415
-        from plugsec.supervision.loop import Supervision, Watch  # noqa: PLC0415
-        from plugsec.supervision.monitor import Monitor  # noqa: PLC0415
+        from plugsec import conversation  # noqa: PLC0415 - see _prepare
 
-        held, limits = self._held, decided.grant.limits
         if self._interruption.requested:
             raise Interrupted("interrupted before the plugin was started")
-        held.note(started=True, bundle_id=decided.bundle.bundle_id, plugin=decided.grant.name)
-        recorder.started(
-            decided.grant,
-            {
-                "signers": [signer.key_id for signer in decided.bundle.signers],
-                "unsafe_unsigned": isinstance(decided.bundle, UnsafeUnsignedBundle),
-                "seccomp_digest": built.seccomp_digest,
-                "input_sha256": digest(decided.value),
-                "input_files": {file.name: file.sha256 for file in self._files},
-            },
-        )
+        conversation.record_start(self._held, recorder, decided, built, self._files)
         self._started = True
-        if plan.dialect == "rpc":
-            readable, writable = build.readable_roots(built.spec)
-            request = Rpc.request(decided.method, decided.value, limits.wall_ms, readable, writable)
-        else:
-            request = Oneshot.request(decided.value)
-        return Supervision(
-            held.boot,
-            dialect=plan.dialect,
-            request=request,
-            watch=Watch(limits.wall_ms, limits.output_bytes, limits.denials),
-            monitor=Monitor(
-                held.boot.pid,
-                held.cgroup,
-                memory_bytes=limits.memory_bytes,
-                processes=build.tasks_allowed(decided.grant),
-                cpu_ms=limits.cpu_ms,
-            ),
-            call_names=call_names(os.uname().machine),
-            interruption=self._interruption,
-        ).run()
+        return conversation.converse(self._held, decided, plan, built, self._interruption)
 
     # 5. record -------------------------------------------------------------------------------------------
 
-    def _conclude(self, recorder: "Recorder", decided: _Decided, facts: "Facts") -> Any:  # noqa: ANN401
+    def _conclude(self, recorder: "Recorder", decided: Decided, facts: "Facts") -> Any:  # noqa: ANN401
         """Judge the facts, check the result, collect the files; raises what the run ended with."""
-        from plugsec.recording import digest  # noqa: PLC0415 - see _prepare
-        from plugsec.supervision import attribution  # noqa: PLC0415
+        from plugsec import conclusion  # noqa: PLC0415 - see _prepare
+        from plugsec.recording import digest  # noqa: PLC0415
 
-        limits = decided.grant.limits
-        self._known.update(
-            usage=Usage(
-                facts.wall_ms, facts.cpu_ms, facts.memory_peak_bytes, facts.processes_peak, facts.output_bytes
-            ),
-            denials=facts.denials,
-            stdout=facts.stdout,
-            stderr=facts.stderr,
-            notes=facts.notes,
-        )
-        ended = attribution.attribute(facts, memory_bytes=limits.memory_bytes, cpu_ms=limits.cpu_ms)
-        match ended.outcome:
-            case "interrupted":
-                raise Interrupted(ended.message)
-            case "limit":
-                in_force = limits._replace(processes=build.tasks_allowed(decided.grant))
-                value = getattr(in_force, ended.field)
-                self._known["limit"] = Limit(ended.limit, value)
-                raise _limit_reached(ended, value)
-            case "host":
-                raise PluginFailed(
-                    f"the program could not be started: {ended.message}",
-                    "is it built for this machine, and are its loader and libraries on this host?",
-                    id="PLG-RUN-002",
-                )
-            case "failed":
-                hint = f"its own trace:\n{ended.trace}" if ended.trace else "its log is above"
-                raise PluginFailed(f"the plugin failed: {ended.message}", hint)
-        self._check(decided.manifest.methods[decided.method].output, ended.result, "output")
-        self._collect(decided)
-        detail = recorder.ended("ok", {"output_sha256": digest(ended.result)})
-        self._sign(recorder, detail)
-        return ended.result
-
-    def _collect(self, decided: _Decided) -> None:
-        boot, limits = self._held.boot, decided.grant.limits
-        if boot.output < 0:
-            return
-        if self._call.output_dir is None:
-            if os.listdir(boot.output):
-                note = "the plugin left files in $OUTPUT that were not kept; give --output-dir DIR"
-                self._known["warnings"] = (*self._known["warnings"], note)
-            return
-        from plugsec.exchange.collect import collect  # noqa: PLC0415 - only for runs with results
-
-        collected = collect(
-            boot.output,
-            self._call.output_dir,
-            max_files=limits.files,
-            max_file_bytes=limits.file_bytes,
-            max_total_bytes=limits.tmp_bytes,
-            max_depth=_OUTPUT_DEPTH_MAX,
-        )
-        self._known["outputs"] = tuple(OutputFile(f.path, f.size, f.sha256) for f in collected)
+        self._known.update(conclusion.learnt(facts))
+        result = conclusion.judge(facts, decided.grant, self._known)
+        self._check(decided.manifest.methods[decided.method].output, result, "output")
+        output_fd, wanted = self._held.boot.output, self._call.output_dir
+        if output_fd >= 0 and wanted is not None:
+            self._known["outputs"] = conclusion.collect_files(output_fd, wanted, decided.grant.limits)
+        elif output_fd >= 0 and conclusion.files_left(output_fd):
+            note = "the plugin left files in $OUTPUT that were not kept; give --output-dir DIR"
+            self._known["warnings"] = (*self._known["warnings"], note)
+        self._sign(recorder, recorder.ended("ok", {"output_sha256": digest(result)}))
+        return result
 
     def _sign(self, recorder: "Recorder", detail: Mapping[str, Any]) -> None:
         if self._call.receipt:
@@ -473,7 +384,9 @@ class _Run:
         result: Any = None,  # noqa: ANN401
         error: Refusal | None = None,
         about_input: bool = False,
-    ) -> Outcome:
+    ) -> "Outcome":
+        from plugsec.outcome import Outcome, Problem, word  # noqa: PLC0415 - see _prepare
+
         position = self._recorder.position if self._recorder is not None else None
         return Outcome(
             outcome=word(code, about_input=about_input),
@@ -487,12 +400,6 @@ class _Run:
 
 
 _SCHEMA_BYTES_MAX = 1024 * 1024
-
-
-def _load_supervision() -> None:
-    """Import what watches a run; see _prepare."""
-    from plugsec.sandbox.seccomp import tables  # noqa: F401, PLC0415
-    from plugsec.supervision import attribution, dialects, listener, loop, monitor  # noqa: F401, PLC0415
 
 
 def _choose_method(manifest: Manifest, wanted: str | None) -> str:
@@ -509,18 +416,3 @@ def _choose_method(manifest: Manifest, wanted: str | None) -> str:
             f"{manifest.envelope.name} has no method {wanted!r}", f"its methods are: {', '.join(names)}"
         )
     return wanted
-
-
-def _limit_reached(ended: "Ended", value: int) -> LimitReached:
-    said = f" ({ended.message})" if ended.message else ""
-    return LimitReached(
-        f"the limit {ended.limit} ended the run: {ended.field} = {value}{said}",
-        "the plugin's [limits], the policy's [limits] and --limit decide it; the smallest counts",
-        id=f"PLG-LIM-{_LIMIT_NUMBERS[ended.limit]}",
-    )
-
-
-_LIMIT_NUMBERS = {
-    "wall": "101", "cpu": "102", "memory": "103", "processes": "104", "output": "105", "files": "106",
-    "denials": "107",
-}  # fmt: skip

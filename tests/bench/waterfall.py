@@ -64,13 +64,18 @@ def main() -> None:
         ):
             setattr(pipeline._Run, name, timed(step, getattr(pipeline._Run, name)))
         launch.Boot.follow = timed("  follow boot through every layer", launch.Boot.follow)
-        pipeline._load_supervision = timed("  import the supervision meanwhile", pipeline._load_supervision)
         launch.Boot.end = timed("  end: kill and reap", launch.Boot.end)
-        from plugsec.audit.log import AuditLog
-
-        pipeline.Held.take = timed("open the log, register, cgroup", pipeline.Held.take)
+        pipeline._Run._prepare = timed("  prepare the call meanwhile: modules, log", pipeline._Run._prepare)
+        pipeline.Held.take = timed("register, cgroup", pipeline.Held.take)
         pipeline.Held.release = timed("release", pipeline.Held.release)
-        AuditLog.append = timed("  audit append", AuditLog.append)
+        opened = pipeline.Held.open_log
+
+        def open_log(held: Any) -> Any:
+            log = opened(held)
+            log.append = timed("  audit append", log.append)
+            return log
+
+        pipeline.Held.open_log = open_log
         return original(*arguments)
 
     run._run_with = run_with

@@ -11,13 +11,13 @@ from plugsec.cli.declaration import ARGUMENTS, FLAG, ONE, RUN_EXAMPLES, RUN_HELP
 from plugsec.errors import REFUSALS, UsageError
 from plugsec.exchange.display import escape, escape_lines
 from plugsec.exchange.inputs import INPUT_BYTES_MAX
-from plugsec.outcome import Outcome, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import typer
 
+    from plugsec.outcome import Outcome
     from plugsec.sandbox.launch import Boot
     from plugsec.sandbox.spawn import Spawned
 
@@ -95,7 +95,7 @@ def execute(values: dict[str, Any], start: "Callable[[], Spawned] | None" = None
     raise SystemExit(outcome.code)
 
 
-def _run(values: dict[str, Any], start: "Callable[[], Spawned]") -> Outcome:
+def _run(values: dict[str, Any], start: "Callable[[], Spawned]") -> "Outcome":
     from plugsec.sandbox import launch  # noqa: PLC0415 - after boot was started
 
     boot = launch.adopt(start)
@@ -105,7 +105,7 @@ def _run(values: dict[str, Any], start: "Callable[[], Spawned]") -> Outcome:
         boot.reap()
 
 
-def _run_with(boot: "Boot", values: dict[str, Any]) -> Outcome:
+def _run_with(boot: "Boot", values: dict[str, Any]) -> "Outcome":
     from plugsec.pipeline import Call, Supervisor  # noqa: PLC0415 - see above
     from plugsec.supervision.interruption import Interruption  # noqa: PLC0415
     from plugsec_policies.limits import parse_limit_argument  # noqa: PLC0415
@@ -173,10 +173,12 @@ def _write_whole(path: str, data: bytes) -> None:
         raise UsageError(f"{path} cannot be written: {error.strerror}; the run itself is recorded") from error
 
 
-def _report(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
+def _report(outcome: "Outcome", *, as_json: bool, quiet: bool) -> None:
     if not quiet:
         _explain(outcome)
     if as_json:
+        from plugsec.outcome import to_json  # noqa: PLC0415 - loaded by the run
+
         emit_json(to_json(outcome))
     elif outcome.error is None:
         indent = 2 if sys.stdout.isatty() else None
@@ -187,7 +189,7 @@ def _report(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
         _say_problem(outcome)
 
 
-def _explain(outcome: Outcome) -> None:
+def _explain(outcome: "Outcome") -> None:
     for warning in outcome.warnings:
         say(f"note: {escape(warning)}")
     for note in outcome.notes[:_LOG_LINES_MAX]:
@@ -211,7 +213,7 @@ def _explain(outcome: Outcome) -> None:
         say(f"result: {escape(file.path)} ({file.size} bytes)")
 
 
-def _say_problem(outcome: Outcome) -> None:
+def _say_problem(outcome: "Outcome") -> None:
     problem = outcome.error
     assert problem is not None  # noqa: S101 - the caller's condition
     say(f"plugsec: {escape(problem.message)} [{problem.id}]")

@@ -16,7 +16,7 @@ INPUT_BYTES_MAX = 8 * 1024 * 1024
 # Copied into the jail's memory, so that nobody can change them under the plugin.
 INPUT_FILES_BYTES_MAX = 256 * 1024 * 1024
 INPUT_FILES_MAX = 64
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 _READ_BYTES = 1024 * 1024
 
 
@@ -77,7 +77,7 @@ def open_input_files(paths: Mapping[str, str]) -> tuple[InputFile, ...]:
 
 
 def _open(name: str, path: str) -> InputFile:
-    if not _NAME.match(name):
+    if not re.fullmatch(_NAME, name):
         raise UsageError(
             f"{name!r} cannot be an input file's name", "use letters, digits, dot, dash and underscore"
         )

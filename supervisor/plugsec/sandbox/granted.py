@@ -22,7 +22,7 @@ _KERNEL_FILE_SYSTEMS = frozenset({
     "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs",
     "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore", "securityfs", "selinuxfs", "sysfs", "tracefs",
 })  # fmt: skip
-_OCTAL = re.compile(r"\\([0-7]{3})")
+_OCTAL = r"\\([0-7]{3})"
 
 
 class PathRefused(PermissionRefused):
@@ -92,7 +92,7 @@ def _check_kernel_mounts(paths: tuple[str, ...]) -> None:
             kind = after.split(" ", 1)[0]
             if kind not in _KERNEL_FILE_SYSTEMS:
                 continue
-            point = _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), before.split(" ")[4])
+            point = re.sub(_OCTAL, lambda match: chr(int(match.group(1), 8)), before.split(" ")[4])
             for path in paths:
                 if _beneath(point, path):
                     raise _refused(path, f"has a {kind} file system below it, at {point}", "grant less")
