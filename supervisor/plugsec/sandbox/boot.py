@@ -4,10 +4,13 @@ A file run by path is compiled at every start, so everything else lives in modul
 The roots stay on the path until the plugin's own path replaces it; after the pivot they lead nowhere.
 """
 
+import gc
 import sys
+
+gc.disable()  # loading makes no garbage; a plugin gets its collector back before it starts
 
 sys.path += sys.argv[1:]
 
-from plugsec.sandbox import enter
+from plugsec.sandbox import enter  # noqa: E402 - after the path is set
 
 enter.main()

@@ -356,6 +356,7 @@ def _plugin(
         control.receive(sock)
         if runner is not None:
             sock.close()
+            gc.enable()
             runner()
         os.close(RPC_FD)
         os.execve(spec.program[0], list(spec.program), dict(spec.environment))  # noqa: S606 - step 10
