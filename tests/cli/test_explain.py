@@ -17,7 +17,6 @@ from plugsec import errors
 from plugsec.audit import errors as audit_errors
 from plugsec.cli import app, explain
 from plugsec.exchange import collect
-from plugsec.pipeline import _LIMIT_NUMBERS
 from plugsec.sandbox import build, granted
 from plugsec_plugins.runtimes import exec as exec_runtime
 
@@ -25,6 +24,16 @@ ROOMS = [
     os.path.dirname(os.path.abspath(str(room.__file__)))
     for room in (plugsec, plugsec_plugins, plugsec_policies, plugsec_signing)
 ]
+# The names of the limits as the exit codes' table has them; their ids are put together from these numbers.
+LIMITS = {
+    "wall": 101,
+    "cpu": 102,
+    "memory": 103,
+    "processes": 104,
+    "output": 105,
+    "files": 106,
+    "denials": 107,
+}
 NO_REFUSAL = {
     "PLG-GEN-000": "what the root classes have, and no refusal",
     "PLG-LIM-003": "a check of the gate, in the hint of a message",
@@ -43,7 +52,7 @@ def sources():
 
 def used_ids() -> set[str]:
     found = {each for text in sources() for each in re.findall(r"PLG-[A-Z]{2,5}-\d{3}", text)}
-    return (found | {f"PLG-LIM-{number}" for number in _LIMIT_NUMBERS.values()}) - NO_REFUSAL.keys()
+    return (found | {f"PLG-LIM-{number}" for number in LIMITS.values()}) - NO_REFUSAL.keys()
 
 
 def classes() -> dict[str, type]:
@@ -83,6 +92,11 @@ def test_a_page_says_all_there_is_to_say(error_id):
     assert len(page.next) > 5
     assert page.example.startswith(("$ ", "PLUGSEC_HOME"))
     assert "plugsec" in page.example
+
+
+def test_each_limit_has_the_page_of_its_name():
+    for name, number in LIMITS.items():
+        assert f"`{name}`" in explain.read_page(f"PLG-LIM-{number}").title
 
 
 @functools.cache
