@@ -212,8 +212,8 @@ def _check_schema(value: Any) -> None:  # noqa: ANN401 - any JSON value
 
 def _too_few(listed: RevocationList, store: "TrustStore", count: int, ever: int) -> RevocationRefused:
     wanted = store.revocation_threshold
-    said = f"the revocation list {listed.sequence} is signed by {count} of the {wanted} needed "
-    said += f"key{'s'[: wanted != 1]} with the role {ROLE}"
+    said = f"the revocation list {listed.sequence} is signed by {count} key{'s'[: count != 1]} with the role "
+    said += f"{ROLE} that count{'s'[: count == 1]}; {wanted} must"
     if ever > count:
         return RevocationRefused(
             f"{said}; others that signed are not valid now",

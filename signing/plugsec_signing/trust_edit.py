@@ -201,7 +201,7 @@ def _replace(path: str, text: str) -> None:
 
 def replace_file(path: str, data: bytes) -> None:
     """Put a whole file (0600) in place of another by one rename, durably; raises OSError."""
-    directory = os.path.dirname(path)
+    directory = os.path.dirname(path) or "."
     fd, new = tempfile.mkstemp(prefix=".trust-", dir=directory)
     try:
         with os.fdopen(fd, "wb") as file:

@@ -16,7 +16,7 @@ from plugsec.cli.trust_rule import described
 from plugsec.errors import REFUSALS, UsageError
 
 # Each module has `extend(group: typer.Typer) -> None`.
-PARTS = ("trust_rule", "trust_memory")
+PARTS = ("trust_rule", "trust_memory", "revoke", "interchange", "trust_root")
 MAX_PUBLIC_FILE_BYTES = 64 * 1024  # four times the longest line that is accepted
 
 _ADD = examples(
