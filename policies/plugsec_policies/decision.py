@@ -12,7 +12,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from plugsec_policies.errors import AttestationDemanded, PermissionRefused, PermissionUnsupported
+from plugsec_policies.errors import (
+    AttestationDemanded,
+    PermissionRefused,
+    PermissionUnsupported,
+    RevocationsDemanded,
+)
 from plugsec_policies.globs import matches
 from plugsec_policies.isolation import Isolation, accept_degradation, stricter
 from plugsec_policies.limits import Limits, format_limit, format_size, minimum, word_of
@@ -47,6 +52,7 @@ class Request(NamedTuple):
     limits: Mapping[str, int]  # members of Limits; those it does not mention are the policy's
     runtime_kind: str
     attestations: tuple[str, ...] = ()  # predicate types that a trusted key has attested
+    revocations: str = "none"  # the list that the bundle was judged by: "none", "stale", "current"
 
 
 class HostSupport(NamedTuple):
@@ -98,6 +104,7 @@ def decide(
     rulings = [_Ruling(request, permission, ordered, host, now) for permission in request.permissions]
     _refuse_if_any(request, rulings)
     _refuse_unattested(request, ordered)
+    _refuse_outdated(request, ordered)
     granted = {
         name: union(name, (r.effective for r in rulings if r.permission.name == name))
         for name in PERMISSION_NAMES
@@ -322,6 +329,19 @@ def _refuse_unattested(request: Request, policies: Sequence[Policy]) -> None:
                     f"and {policy.where} demands one",
                     f"plugsec attest BUNDLE --predicate FILE --type {kind} --key K, by a trusted key",
                 )
+
+
+def _refuse_outdated(request: Request, policies: Sequence[Policy]) -> None:
+    """Refuse where a policy wants to know what was revoked lately, and nobody here can."""
+    demanding = next((policy for policy in policies if policy.require_current_revocations), None)
+    if demanding is not None and request.revocations != "current":
+        what = (
+            "there is no revocation list" if request.revocations == "none" else "the revocation list is stale"
+        )
+        raise RevocationsDemanded(
+            f"{what}, and {demanding.where} demands a current one",
+            "plugsec trust import revocations.json, or plugsec trust publish --key FILE",
+        )
 
 
 # Limits and isolation --------------------------------------------------------------------------------------

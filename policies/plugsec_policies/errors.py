@@ -12,7 +12,8 @@
     └── PermissionRefused        1   PLG-POL-010   the policy does not grant a required permission
         ├── PermissionUnsupported 1  PLG-POL-011   this plugsec cannot grant it yet, whatever the policy
         ├── DegradationRefused   1   PLG-POL-012   --allow-degraded for a layer that the policy does not list
-        └── AttestationDemanded  1   PLG-POL-013   the policy demands an attestation that the bundle lacks
+        ├── AttestationDemanded  1   PLG-POL-013   the policy demands an attestation that the bundle lacks
+        └── RevocationsDemanded  1   PLG-POL-014   the policy demands a current revocation list
 
 The two bottom rooms do not know each other, so each room has its own root with the same shape;
 `plugsec.errors` draws them together (docs/adr/0002-one-error-shape.md).
@@ -145,3 +146,9 @@ class AttestationDemanded(PermissionRefused):
     """The policy demands an attestation that no trusted key has made of the bundle (exit 1)."""
 
     id = "PLG-POL-013"
+
+
+class RevocationsDemanded(PermissionRefused):
+    """The policy demands a current revocation list, and there is none, or a stale one (exit 1)."""
+
+    id = "PLG-POL-014"

@@ -69,6 +69,7 @@ class Policy(NamedTuple):
     digest: str  # hex SHA-256 of what the policy means: file names and line numbers do not count
 
     require_attestations: tuple[str, ...] = ()  # predicate types that a trusted key must have attested
+    require_current_revocations: bool = False  # a revocation list that is there, and not stale
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Policy":
@@ -85,6 +86,8 @@ class Policy(NamedTuple):
                 waivers=tuple(Waiver(**{k: w[k] for k in Waiver._fields}) for w in plain["waivers"]),
                 digest=digest_of(plain),
                 require_attestations=tuple(map(str, plain.get("require_attestations", ()))),
+                # Whatever a damaged form holds there is a demand: only its absence is none.
+                require_current_revocations="require_current_revocations" in plain,
             )
         except PolicyError as err:
             raise PolicyMalformed(

@@ -129,6 +129,8 @@ class _File:
             own["isolation"] = self._isolation(table)
         with self._recovering():
             own["require_attestations"] = self._attestations(table)
+        with self._recovering():
+            own["require_current_revocations"] = table.boolean("require_current_revocations")
         self._limits(table, own)
         for key, read in (
             ("grant", self._grant),

@@ -62,6 +62,8 @@ def merge(where: str, bases: list[dict[str, Any]], own: dict[str, Any]) -> dict[
     # Left out where nobody demands any, so that the digest of such a policy is what it always was.
     if demanded := {kind for each in (*bases, own) for kind in each.get("require_attestations", ())}:
         plain["require_attestations"] = sorted(demanded)
+    if any(each.get("require_current_revocations") for each in (*bases, own)):
+        plain["require_current_revocations"] = True
     if len(plain["grants"]) + len(plain["denies"]) > RULES_MAX:
         raise PolicyMalformed(
             f"{where}: it has more than {RULES_MAX} rules with all that it extends", "split it"

@@ -221,6 +221,7 @@ class _Run:
             limits=manifest.limits,
             runtime_kind=manifest.runtime.kind,
             attestations=tuple(each.predicate_type for each in bundle.attestations if each.counted),
+            revocations=_currency(bundle),
         )
         policies = [self._policy(reference) for reference in self._policies]
         narrowing = Narrowing(self._limits(manifest, method), self._call.allow_degraded)
@@ -400,6 +401,14 @@ class _Run:
 
 
 _SCHEMA_BYTES_MAX = 1024 * 1024
+
+
+def _currency(bundle: VerifiedBundle | UnsafeUnsignedBundle) -> str:
+    """How current the revocation list is by which the bundle was judged."""
+    verdict = bundle.verdict
+    if verdict is None or verdict.revocations is None:
+        return "none"
+    return "stale" if verdict.revocations_stale else "current"
 
 
 def _choose_method(manifest: Manifest, wanted: str | None) -> str:
