@@ -66,7 +66,7 @@ _SUPERVISOR = {
     """),
     "supervisor cgroups": ("cgroup", """
         open(mountinfo) open(cgroup) open(cgroup.controllers) open(cgroup.subtree_control) os.makedirs os.mkdir
-        os.open(cgroup.procs) os.path.exists
+        os.open(cgroup.procs) os.open(tasks) os.path.exists
         os.open(memory.limit_in_bytes) os.open(memory.memsw.limit_in_bytes) os.open(pids.max)
         os.open(memory.max) os.open(memory.swap.max) os.open(memory.oom.group) os.write
         os.open(memory.oom_control) os.open(memory.max_usage_in_bytes) os.open(cpuacct.usage)

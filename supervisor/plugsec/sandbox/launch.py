@@ -58,7 +58,7 @@ class Boot:
         self._usage: resource.struct_rusage | None = None
 
     def join(self, procs: list[int]) -> None:
-        """Have boot enter a cgroup by its cgroup.procs descriptors, closed here; raises EnterFailed."""
+        """Have boot enter a cgroup by what `open_procs` opened, closed here; raises EnterFailed."""
         try:
             self._send("join the cgroup", {"do": "cgroup"}, tuple(procs))
         finally:
