@@ -4,7 +4,7 @@ A line names principals, options and a key (ssh-keygen(1), "ALLOWED SIGNERS"). I
 (`namespaces`, `valid-after`, `valid-before`) or the file is refused (`cert-authority` and whatever is not
 known); its principals stand for a publisher, for globs of plugins, or for whom the operator says.
 
-Two differences of meaning are bridged here. OpenSSH reads a time without `Z` as local time, which is
+Two differences of meaning are bridged here. OpenSSH reads a time without `Z` as local standard time, which is
 converted when a file is read and never written. And its `valid-before` is the last second at which a key
 counts, ours the first at which it does not.
 """
@@ -276,16 +276,16 @@ def _moment(line: _Line, option: str, notes: list[str]) -> int | None:
         # `timegm` does arithmetic with whatever it is given; this refuses the 31st of February.
         time.strptime(f"{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}", "%Y%m%d%H%M%S")
         parts = (year, month, day, hour, minute, second)
-        seconds = timegm(parts) if match[7] else int(time.mktime((*parts, 0, 0, -1)))
+        # As ssh-keygen does it: local standard time, in summer too (misc.c, parse_absolute_time).
+        seconds = timegm(parts) if match[7] else int(time.mktime((*parts, 0, 0, 0)))
         if not 0 <= seconds < _LATEST:
             raise ValueError("out of range")
     except (ValueError, OverflowError) as err:
         raise _malformed(line.number, f"its {option} {excerpt(text)} is no time: {err}") from err
     if not match[7]:
-        zone = time.strftime("%Z", time.localtime(seconds))
         notes.append(
-            f"line {line.number}: {option} {text} has no Z, so it is local time ({zone}) and was taken for "
-            f"{format_time(seconds)}"
+            f"line {line.number}: {option} {text} has no Z, so it is local standard time ({time.tzname[0]}) and was "
+            f"taken for {format_time(seconds)}"
         )
     return seconds
 
