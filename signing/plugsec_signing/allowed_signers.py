@@ -284,8 +284,8 @@ def _moment(line: _Line, option: str, notes: list[str]) -> int | None:
         raise _malformed(line.number, f"its {option} {excerpt(text)} is no time: {err}") from err
     if not match[7]:
         notes.append(
-            f"line {line.number}: {option} {text} has no Z, so it is local standard time ({time.tzname[0]}) and was "
-            f"taken for {format_time(seconds)}"
+            f"line {line.number}: {option} {text} has no Z, so it is local standard time ({time.tzname[0]}) "
+            f"and was taken for {format_time(seconds)}"
         )
     return seconds
 
