@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 
 from plugsec_plugins.errors import ElfMalformed
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 MAGIC = b"\x7fELF"
 # Real programs have about a dozen; the ABI allows 65535.

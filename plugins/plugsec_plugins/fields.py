@@ -14,7 +14,7 @@ from plugsec_policies.permissions import ASKED_MAX, PERMISSIONS_MAX, Permission,
 from plugsec_policies.suggest import did_you_mean
 from plugsec_policies.tables import Table
 from plugsec_policies.versions import parse_range
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 KINDS = ("python", "exec")
 # Kinds and dialects that the format knows and this version cannot run: not unknown, only not yet.

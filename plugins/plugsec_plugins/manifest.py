@@ -6,7 +6,6 @@ there, an unknown field, permission or runtime is refused. Faults name their pla
 """
 
 from collections.abc import Mapping
-from typing import NoReturn
 
 from plugsec_plugins import fields
 from plugsec_plugins.errors import ManifestMalformed, NeedsOtherPlugsec, RuntimeUnsupported
@@ -16,7 +15,7 @@ from plugsec_policies.permissions import BUNDLE_ROOT, Permission
 from plugsec_policies.tables import Path, Table
 from plugsec_policies.versions import contains, parse_range, parse_version
 from plugsec_signing.envelope import Envelope, FileEntry
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple, NoReturn
 
 EXECUTABLE = 0o755
 # Read by the envelope, so known here.

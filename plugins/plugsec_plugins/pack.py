@@ -33,7 +33,7 @@ from plugsec_policies.permissions import permission_to_plain
 from plugsec_signing import canonical, zstd
 from plugsec_signing.bundle import write_bundle
 from plugsec_signing.envelope import MANIFEST_SCHEMA, MAX_PAYLOAD_BYTES, FileEntry, parse_envelope
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 PLAIN = 0o644
 CHUNK_BYTES = 1024 * 1024

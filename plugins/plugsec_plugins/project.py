@@ -21,7 +21,7 @@ from plugsec_policies.toml import TEXT_MAX, Document, parse_toml
 from plugsec_signing import canonical
 from plugsec_signing.envelope import check_name, check_version
 from plugsec_signing.errors import SigningError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 PROJECT_SCHEMA = "plugsec.plugin/1"
 PROJECT_FILE = "plugin.toml"

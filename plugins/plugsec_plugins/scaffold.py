@@ -15,7 +15,7 @@ from plugsec_plugins.fields import KINDS, PLANNED_KINDS
 from plugsec_policies.suggest import did_you_mean
 from plugsec_signing.envelope import check_name
 from plugsec_signing.errors import SigningError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 
 class Scaffolded(NamedTuple):

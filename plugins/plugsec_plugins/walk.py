@@ -16,7 +16,7 @@ from plugsec_plugins.secrets import suspicious_name
 from plugsec_signing.envelope import MAX_FILES
 from plugsec_signing.errors import PathError
 from plugsec_signing.paths import check_path
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 # What builds, editors and version control leave behind; never part of a plugin.
 ALWAYS_EXCLUDED: tuple[str, ...] = (

@@ -1,7 +1,7 @@
 # ruff: noqa
 """Built-in policies, plain; written by `python -m plugsec_policies.generate`; do not edit."""
 
-from typing import Any
+from plugsec_policies.typed import Any
 
 PLAIN: dict[str, dict[str, Any]] = {"ci": {"checks": [],
         "denies": [],

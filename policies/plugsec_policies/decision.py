@@ -10,7 +10,6 @@ the same arguments always give the same Grant, in whatever order the policies co
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from plugsec_policies.errors import (
     AttestationDemanded,
@@ -35,7 +34,7 @@ from plugsec_policies.permissions import (
     without_denied,
 )
 from plugsec_policies.policy import BUILTIN_PREFIX, Policy, Rule
-from plugsec_policies.record import NamedTuple
+from plugsec_policies.typed import Any, NamedTuple
 
 # Reasons given in one message; the error's `reasons` has all of them.
 REASONS_SHOWN = 4

@@ -19,7 +19,7 @@ The two bottom rooms do not know each other, so each room has its own root with 
 `plugsec.errors` draws them together (docs/adr/0002-one-error-shape.md).
 """
 
-from plugsec_policies.record import NamedTuple
+from plugsec_policies.typed import NamedTuple
 
 # A name in a manifest may be megabytes long; what people read, and the audit log keeps, may not.
 TEXT_MAX = 2000

@@ -13,7 +13,7 @@ from plugsec_policies.policy import BUILTIN_PREFIX, BUILTINS, parse_policy_toml
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _HEAD = '''"""Built-in policies, plain; written by `python -m plugsec_policies.generate`; do not edit."""
 
-from typing import Any
+from plugsec_policies.typed import Any
 
 PLAIN: dict[str, dict[str, Any]] = '''
 

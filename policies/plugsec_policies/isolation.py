@@ -8,7 +8,7 @@ receipt says so); `required` and `allow_degraded` (may be missing only when the 
 from collections.abc import Iterable
 
 from plugsec_policies.errors import DegradationRefused
-from plugsec_policies.record import NamedTuple
+from plugsec_policies.typed import NamedTuple
 
 LAYERS: tuple[str, ...] = (
     "user-namespace",

@@ -7,10 +7,9 @@ lower them again: what is in force is always the minimum. Times are milliseconds
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from plugsec_policies.errors import LimitArgumentInvalid, LimitInvalid
-from plugsec_policies.record import NamedTuple
+from plugsec_policies.typed import Any, NamedTuple
 
 # poll(2) takes a signed 32-bit number of milliseconds; a longer deadline could not be waited for (24.8 days).
 MILLISECONDS_MAX = 2**31 - 1

@@ -8,14 +8,13 @@ associative and idempotent and never wider than either side (tests/policies/test
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from plugsec_policies.env import parse_env_name
 from plugsec_policies.errors import PermissionInvalid
 from plugsec_policies.limits import PROCESSES_MAX
 from plugsec_policies.paths import READ_ONLY_ROOTS, covers, parse_path, root_of
-from plugsec_policies.record import NamedTuple
 from plugsec_policies.suggest import did_you_mean
+from plugsec_policies.typed import Any, NamedTuple
 
 # A plugin that needs more places than this needs another design; bounds the quadratic comparisons.
 ATOMS_MAX = 256

@@ -8,14 +8,13 @@ JSON-able, so that it can be cached by the digests of its `sources`. Reading TOM
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from plugsec_policies.errors import PermissionInvalid, PolicyError, PolicyMalformed, PolicyUnreadable
 from plugsec_policies.globs import parse_glob
 from plugsec_policies.isolation import FLOOR, LAYERS, Isolation, stricter
 from plugsec_policies.limits import Limits, parse_limits
 from plugsec_policies.permissions import PermissionSet, parse_value
-from plugsec_policies.record import NamedTuple
+from plugsec_policies.typed import Any, NamedTuple
 
 POLICY_SCHEMA = "plugsec.policy/1"
 BUILTINS: tuple[str, ...] = ("strict", "ci", "service", "dev")

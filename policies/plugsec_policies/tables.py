@@ -5,9 +5,9 @@ is, which is why it is told how to `fail`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
 
 from plugsec_policies.suggest import did_you_mean
+from plugsec_policies.typed import Any, NoReturn
 
 Path = tuple[str | int, ...]
 Fail = Callable[[Path, str, str], NoReturn]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plugsec_policies.errors import PolicyMalformed, Problem
-from plugsec_policies.record import NamedTuple
+from plugsec_policies.typed import NamedTuple
 
 # Files for people; tomllib's cost can grow with the square of the length of one dotted key.
 TEXT_MAX = 256 * 1024

@@ -5,7 +5,7 @@ leave out minor and patch (`<1` is `<1.0.0`). Precedence follows section 11 of t
 """
 
 from plugsec_policies.errors import VersionInvalid
-from plugsec_policies.record import NamedTuple
+from plugsec_policies.typed import NamedTuple
 
 # Longer than any version people write; bounds everything below.
 TEXT_MAX = 128

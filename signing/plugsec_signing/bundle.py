@@ -8,13 +8,12 @@ archive, no overlap and no gap to reason about. docs/formats/bundle.md describes
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO
 
 from plugsec_signing import ustar
 from plugsec_signing.envelope import MAX_MANIFEST_BYTES, Envelope, FileEntry, parse_envelope
 from plugsec_signing.errors import BundleError, excerpt
-from plugsec_signing.record import NamedTuple, Protocol
 from plugsec_signing.sshsig import MAX_ARMOUR_BYTES
+from plugsec_signing.typed import BinaryIO, NamedTuple, Protocol
 
 MANIFEST_PATH = "PLUGSEC/manifest.json"
 MAX_SIGNATURES = 16  # more signers than any release has, few enough to verify all of them at once

@@ -11,9 +11,9 @@ so a manifest costs microseconds. Decoding needs at most about 25 times the inpu
 
 import json
 import re
-from typing import Any, NoReturn
 
 from plugsec_signing.errors import JsonError, excerpt
+from plugsec_signing.typed import Any, NoReturn
 
 MAX_BYTES = 8 * 1024 * 1024  # one message or manifest; more is what files are for
 MAX_DEPTH = 64  # far below the interpreter's recursion limit, far above any honest document

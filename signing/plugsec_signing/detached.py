@@ -9,11 +9,11 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from plugsec_signing import keys, sshsig
 from plugsec_signing.errors import SignatureRefused, SigningError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugsec_signing.verify import Settled
 

@@ -8,12 +8,11 @@ since the manifest lists every file with size, mode and hash, the id covers ever
 import hashlib
 import itertools
 from collections.abc import Mapping
-from typing import Any
 
 from plugsec_signing import canonical, paths
 from plugsec_signing.errors import EnvelopeError, excerpt
-from plugsec_signing.record import NamedTuple
 from plugsec_signing.times import parse_time
+from plugsec_signing.typed import Any, NamedTuple
 
 MANIFEST_SCHEMA = "plugsec.manifest/1"
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024  # some 60,000 files with paths of ordinary length

@@ -9,12 +9,12 @@ import binascii
 import hashlib
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from plugsec_signing import ed25519, wire
 from plugsec_signing.errors import KeyFileError, KeyRefused, excerpt
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 

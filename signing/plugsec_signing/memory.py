@@ -11,12 +11,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from plugsec_signing import canonical
 from plugsec_signing.errors import JsonError, TrustMemoryError, excerpt
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple, NoReturn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugsec_signing.trust import Verdict
 

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from plugsec_signing import canonical
 from plugsec_signing.errors import NotRemembered, TrustMemoryError, TrustMemoryUnwritable, excerpt
@@ -27,6 +26,7 @@ from plugsec_signing.memory import (
 )
 from plugsec_signing.revocation import RevocationList
 from plugsec_signing.trust import Verdict, is_downgrade, require, rival
+from plugsec_signing.typed import NamedTuple
 
 MAX_BUNDLES = 8192  # of all plugins; some 2 MiB, and years of daily releases
 MAX_SIGNERS = 64  # of one bundle over time; it carries at most 16 at once

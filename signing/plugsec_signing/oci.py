@@ -22,8 +22,8 @@ from plugsec_signing.bundle import BundleHead, is_frame, read_bundle, read_manif
 from plugsec_signing.destination import new_directory, new_file, refused
 from plugsec_signing.envelope import Envelope, FileEntry
 from plugsec_signing.errors import DestinationRefused, JsonError, OciError, excerpt
-from plugsec_signing.record import NamedTuple
 from plugsec_signing.tree import DIRECTORY, write_small
+from plugsec_signing.typed import NamedTuple
 from plugsec_signing.verify import check_attestations, check_signatures, open_bundle
 
 ARTIFACT_TYPE = "application/vnd.plugsec.bundle.v1+tar"

@@ -9,7 +9,7 @@ import os
 
 from plugsec_signing.envelope import Envelope, FileEntry
 from plugsec_signing.errors import BundleError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 PAYLOAD_IN_MEMORY_MAX = 64 * 1024 * 1024  # beyond this a run would double its memory; the store maps files
 _MFD_NOEXEC_SEAL = 0x0008  # Linux 6.3; required where sysctl vm.memfd_noexec is 2

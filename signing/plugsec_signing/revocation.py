@@ -11,12 +11,12 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from plugsec_signing import canonical, detached, memory
 from plugsec_signing.errors import JsonError, RevocationError, RevocationRefused, SigningError, excerpt
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugsec_signing.memory import Remembered
     from plugsec_signing.trust import TrustedKey, TrustStore

@@ -11,7 +11,7 @@ import hashlib
 
 from plugsec_signing import keys, wire
 from plugsec_signing.errors import SignatureRefused, excerpt
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 NAMESPACE_MANIFEST = "plugsec-manifest@v1"
 NAMESPACE_RECEIPT = "plugsec-receipt@v1"

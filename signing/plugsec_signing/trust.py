@@ -10,13 +10,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from plugsec_signing import keys
 from plugsec_signing.errors import KeyRefused, TrustStoreError, excerpt
 from plugsec_signing.memory import NOTHING, Remembered, Seen, recall
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugsec_signing.revocation import RevocationList
     from plugsec_signing.verify import Settled

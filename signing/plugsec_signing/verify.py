@@ -8,7 +8,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from typing import Any, NoReturn
 
 from plugsec_signing import keys, sshsig
 from plugsec_signing.bundle import BundleHead, Sink, read_bundle
@@ -16,8 +15,8 @@ from plugsec_signing.envelope import Envelope, FileEntry
 from plugsec_signing.errors import BundleError, BundleUnreadable, SignatureRefused, excerpt
 from plugsec_signing.memory import NOTHING, Remembered
 from plugsec_signing.payload import Payload, PayloadWriter
-from plugsec_signing.record import NamedTuple, Protocol
 from plugsec_signing.trust import Candidate, Signer, TrustStore, Verdict, examine, require
+from plugsec_signing.typed import Any, NamedTuple, NoReturn, Protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ class Settled(Protocol):
 
     def knows(self, fact: str) -> bool:
         """Whether it was."""
+        ...
 
     def learn(self, fact: str) -> None:
         """Keep one that was established just now."""

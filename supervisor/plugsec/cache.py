@@ -10,10 +10,10 @@ import json
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import plugsec
 from plugsec import private
+from plugsec_signing.typed import Any
 
 _ENTRY_BYTES_MAX = 16 * 1024 * 1024
 

@@ -4,7 +4,6 @@ Everything here happens after the jail is dead.
 """
 
 import os
-from typing import Any
 
 from plugsec.errors import Interrupted, LimitReached, PluginFailed
 from plugsec.outcome import Limit, OutputFile, Usage
@@ -14,6 +13,7 @@ from plugsec.supervision.attribution import Ended
 from plugsec.supervision.loop import Facts
 from plugsec_policies.decision import Grant
 from plugsec_policies.limits import Limits
+from plugsec_signing.typed import Any
 
 _OUTPUT_DEPTH_MAX = 16
 _LIMIT_NUMBERS = {

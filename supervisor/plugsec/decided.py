@@ -1,10 +1,8 @@
 """What has been decided about a run before anything of it is started: step 2 of the pipeline hands it on."""
 
-from typing import Any
-
 from plugsec_plugins.manifest import Manifest
 from plugsec_policies.decision import Grant
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle
 
 

@@ -6,14 +6,15 @@ descriptors, cgroups and files go. A run that a crash left behind is cleaned up 
 
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NoReturn
 
 from plugsec import places
 from plugsec.errors import HostUnsupported, Refusal
 from plugsec.sandbox import cgroups, identity, launch, layers
 from plugsec.sandbox.spec import SandboxSpec
 from plugsec.supervision import runs
+from plugsec_signing.typed import NoReturn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugsec.audit.log import AuditLog, Evidence
 

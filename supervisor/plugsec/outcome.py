@@ -1,9 +1,7 @@
 """The outcome of a run, frozen: how it ended, what it gave, what it used, and where it is recorded."""
 
-from typing import Any
-
 from plugsec.supervision.denials import Denial
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 
 # Exit code to the word of `run --json`; docs/cli lists the codes.
 _WORDS = {0: "ok", 1: "refused", 3: "refused", 8: "refused", 5: "invalid", 6: "failed", 7: "limit"}

@@ -14,7 +14,6 @@ refusal or end is recorded, and the caller gets an `Outcome` that says why.
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import plugsec
 from plugsec import cache, places
@@ -41,8 +40,8 @@ from plugsec_policies.decision import HostSupport, Narrowing, Request, decide
 from plugsec_policies.limits import parse_limits
 from plugsec_policies.policy import BUILTIN_PREFIX, Policy, load_policy
 from plugsec_signing import memory
-from plugsec_signing.record import NamedTuple
 from plugsec_signing.trust import TrustStore, load_revocations, load_trust, parse_trust_toml
+from plugsec_signing.typed import Any, NamedTuple
 from plugsec_signing.verify import (
     Circumstances,
     UnsafeUnsignedBundle,
@@ -51,6 +50,7 @@ from plugsec_signing.verify import (
     verify_unsafe_unsigned,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugsec.outcome import Outcome
     from plugsec.recording import Recorder

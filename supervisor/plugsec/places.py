@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from plugsec import private
 from plugsec.errors import PlugsecError, UsageError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 STATE_FORMAT = 1
 STORE = "store"  # below `data`: installed bundles

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from plugsec.audit.log import AuditLog, Position
 from plugsec.errors import Refusal
@@ -13,6 +12,7 @@ from plugsec.places import names_installed
 from plugsec_policies.decision import Grant
 from plugsec_signing.canonical import encode
 from plugsec_signing.errors import SigningError
+from plugsec_signing.typed import Any
 from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle
 
 DENIALS_MAX = 100  # kinds recorded one by one; their number is recorded in full

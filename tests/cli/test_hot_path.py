@@ -10,6 +10,7 @@ from plugsec import pipeline
 FORBIDDEN = {
     "typer", "click", "rich", "pydantic", "psutil", "pyseccomp", "jsonschema_rs", "dataclasses", "pathlib",
     "tomllib", "logging", "subprocess", "asyncio", "tempfile", "inspect", "urllib.parse", "multiprocessing",
+    "typing", "cryptography",  # a bundle that ran before needs neither: docs/adr/0008 and 0009
 }  # fmt: skip
 PROBE = """
 import os, sys

@@ -78,7 +78,7 @@ def test_only_our_errors_are_raised_on_purpose():
         ("allowed_signers.py", "ValueError"),
         ("detached.py", "refuse"),
         ("index.py", "ValueError"),
-        ("record.py", "TypeError"),
+        ("typed.py", "TypeError"),
         ("tree.py", "OSError"),
         ("trust.py", "ValueError"),
     }

@@ -15,7 +15,7 @@ from plugsec_plugins.runtimes.interface import ReadPayload
 from plugsec_plugins.runtimes.plan import Bind, LaunchPlan
 from plugsec_policies.errors import PermissionRefused
 from plugsec_policies.permissions import BUNDLE_ROOT
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 _SHEBANG_BYTES_MAX = 255  # BINPRM_BUF_SIZE is 256, the kernel's own bound
 _PLUGIN_DIR = "/plugin"

@@ -6,7 +6,7 @@ at all (the interpreter's library, the program's loader). The grant adds the res
 
 from plugsec_plugins.manifest import Manifest
 from plugsec_plugins.runtimes.plan import LaunchPlan
-from plugsec_signing.record import Protocol
+from plugsec_signing.typed import Protocol
 
 
 class ReadPayload(Protocol):

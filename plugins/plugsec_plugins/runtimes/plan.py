@@ -1,6 +1,6 @@
 """The plan for one launch, in plain data; boot reads these types too, so nothing heavy is imported here."""
 
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 
 class Bind(NamedTuple):

@@ -6,10 +6,10 @@ a bound. Checking walks the schema once; it never evaluates it.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
 
 from plugsec_plugins.errors import SchemaRefused
 from plugsec_policies.suggest import did_you_mean
+from plugsec_signing.typed import Any, NoReturn
 
 # As canonical bytes; the largest published schemas of real services are below 200 KB.
 SCHEMA_BYTES_MAX = 256 * 1024

@@ -5,9 +5,9 @@ the first fault ends everything. Numbers compare as JSON Schema says: 1 and 1.0 
 """
 
 from collections.abc import Callable, Mapping, Sized
-from typing import Any
 
 from plugsec_plugins.schema.check import Pointer
+from plugsec_signing.typed import Any
 
 Check = Callable[[Any], None]
 

@@ -1,11 +1,11 @@
 """A compiled schema: give it a value, get silence or a JSON pointer to the fault."""
 
 from collections.abc import Callable
-from typing import Any
 
 from plugsec_plugins.errors import SchemaViolation
 from plugsec_plugins.schema import small
 from plugsec_plugins.schema.check import check_schema, format_pointer, is_simple
+from plugsec_signing.typed import Any
 
 
 class Validator:

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from plugsec_signing.bundle import MAX_ATTESTATIONS, MAX_SIGNATURES, BundleHead, Sink
 from plugsec_signing.envelope import FileEntry
 from plugsec_signing.errors import NotInstalled, SigningError, StoreUnusable
-from plugsec_signing.record import NamedTuple
 from plugsec_signing.store import index as indexes
 from plugsec_signing.store.directories import Directories, opened, try_lock, unusable
 from plugsec_signing.store.stored import (
@@ -28,6 +27,7 @@ from plugsec_signing.store.stored import (
 )
 from plugsec_signing.store.sweep import PAYLOAD, set_aside, sweep
 from plugsec_signing.tree import DIRECTORY, TreeWriter, cannot_write, read_payload, remove_tree, write_small
+from plugsec_signing.typed import NamedTuple
 from plugsec_signing.verify import VerifiedBundle, check_attestations, check_signatures
 
 LISTED_MAX = 100_000  # plugins, or bundles: what is listed whole stays below some seconds

@@ -7,7 +7,7 @@ in no name. A plugin without versions has no index.
 from plugsec_signing import canonical
 from plugsec_signing.envelope import check_version
 from plugsec_signing.errors import EnvelopeError, JsonError, NotInstalled, StoreError, StoreUnusable
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 FORMAT = "plugsec.store.index/1"
 MAX_BYTES = 256 * 1024  # twice of what MAX_VERSIONS need

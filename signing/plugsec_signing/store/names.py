@@ -7,7 +7,7 @@ store's, unless it ends like a bundle file; everything else is a path. `./acme/w
 
 from plugsec_signing.envelope import check_name, check_version
 from plugsec_signing.errors import EnvelopeError, NotInstalled, excerpt
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 FILE_SUFFIXES = (".plug", ".plug.zst")
 

@@ -24,7 +24,6 @@ from plugsec_signing.bundle import (
 )
 from plugsec_signing.envelope import MAX_MANIFEST_BYTES, parse_envelope
 from plugsec_signing.errors import NotInstalled
-from plugsec_signing.record import NamedTuple
 from plugsec_signing.sshsig import MAX_ARMOUR_BYTES
 from plugsec_signing.store import index as indexes
 from plugsec_signing.store.directories import OBJECTS, Directories, opened, try_lock, unusable
@@ -32,6 +31,7 @@ from plugsec_signing.store.names import StoredName
 from plugsec_signing.store.sweep import PAYLOAD
 from plugsec_signing.tree import DIRECTORY, damaged, read_payload, read_small
 from plugsec_signing.trust import TrustStore
+from plugsec_signing.typed import NamedTuple
 from plugsec_signing.verify import PLAIN, Circumstances, VerifiedBundle, verify_reading
 
 MANIFEST, SIGNATURES, ATTESTATIONS = "manifest.json", "signatures", "attestations"

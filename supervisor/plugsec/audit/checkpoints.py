@@ -9,12 +9,12 @@ the file), so one that is removed or exchanged is missed.
 
 import os
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from plugsec.audit import files, keys
 from plugsec.audit.head import Head
 from plugsec_signing.canonical import encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugsec.audit.writer import Writer
 

@@ -15,7 +15,7 @@ from plugsec.audit import merkle
 from plugsec.audit.errors import Fault
 from plugsec.audit.head import NO_HASH, Head
 from plugsec.audit.read import Line, parse
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 
 def place(line: Line) -> str:

@@ -17,7 +17,7 @@ AuditError (exit 9)
 """
 
 from plugsec.errors import AuditError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 
 class Fault(NamedTuple):

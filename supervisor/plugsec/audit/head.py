@@ -24,13 +24,12 @@ import os
 import struct
 from binascii import hexlify, unhexlify
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from plugsec.audit import files, keys, merkle
 from plugsec.audit.errors import Fault, LogFormat, LogTampered
 from plugsec_signing.canonical import decode, encode
 from plugsec_signing.errors import SigningError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 
 FORMAT = "plugsec.audit.head/1"
 SLOT = 4096

@@ -11,11 +11,11 @@ stock `ssh-keygen -Y verify` checks receipts with it.
 import hmac
 import os
 from binascii import b2a_base64
-from typing import TYPE_CHECKING
 
 from plugsec.audit import files
 from plugsec.audit.errors import Fault, LogTampered
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

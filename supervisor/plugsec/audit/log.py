@@ -14,13 +14,12 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
 
 from plugsec.audit import checkpoints, events, files, record, recovery
 from plugsec.audit.errors import LogFull, LogUnwritable
 from plugsec.audit.head import Head
 from plugsec.audit.writer import Writer
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple, Self
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 """A segment is closed at this length: about 30,000 records, a size that editors and e-mail still take."""

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from plugsec.audit.errors import NoteRefused
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -12,7 +12,7 @@ from plugsec.audit.record import MAX_LINE
 from plugsec.audit.recovery import Tail, judge
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 _CHUNK = 1 << 18
 

@@ -23,7 +23,7 @@ from plugsec_signing import sshsig
 from plugsec_signing.canonical import decode, decode_canonical, encode
 from plugsec_signing.errors import SigningError
 from plugsec_signing.keys import PrivateKey, PublicKey, parse_public_key
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 if TYPE_CHECKING:
     from plugsec.audit.log import AuditLog

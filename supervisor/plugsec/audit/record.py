@@ -12,10 +12,10 @@ always one, since 2^53 ns are 104 days of uptime.
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from plugsec.exchange.display import escape
 from plugsec_signing.canonical import MAX_CANONICAL_INTEGER, encode
+from plugsec_signing.typed import Any
 
 VERSION = 1
 MAX_LINE = 64 * 1024

@@ -18,15 +18,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
 
 from plugsec.audit import files, merkle
 from plugsec.audit.errors import Fault, LogTampered
 from plugsec.audit.head import Head
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 

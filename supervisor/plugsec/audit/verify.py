@@ -23,7 +23,7 @@ from plugsec.audit.head import NO_HASH
 from plugsec.audit.read import Line, Reader, Snapshot, parse, split_lines
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 MAX_ANCHORS = 1000  # kept in memory; a person compares one
 

@@ -14,11 +14,11 @@ that we live to see is taken back on the spot.
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from plugsec.audit import checkpoints, files, keys, merkle, record, recovery
 from plugsec.audit.errors import LogUnwritable
 from plugsec.audit.head import Head, HeadFile
+from plugsec_signing.typed import Any
 
 _LOCK_TRIES = 3  # a lock file replaced under us more often than this is an attack, not an accident
 

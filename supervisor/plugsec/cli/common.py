@@ -6,10 +6,9 @@ object. Text from plugins is escaped by `plugsec.exchange.display` before it is 
 
 import json
 import sys
-from typing import Any, NoReturn
 
 from plugsec.errors import Refusal
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple, NoReturn
 
 
 class Places(NamedTuple):

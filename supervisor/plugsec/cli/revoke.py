@@ -13,7 +13,7 @@ from plugsec.cli.edge import record, show
 from plugsec.cli.options import Audit, Home, Json, PassphraseFd, Trust, examples
 from plugsec.cli.signing_key import public_key, signing_key
 from plugsec.errors import REFUSALS, UsageError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 if TYPE_CHECKING:
     from plugsec_signing.keys import PrivateKey

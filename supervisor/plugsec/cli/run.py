@@ -4,14 +4,15 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
 
 from plugsec.cli.common import emit_json, refuse, say
 from plugsec.cli.declaration import ARGUMENTS, FLAG, ONE, RUN_EXAMPLES, RUN_HELP, RUN_OPTIONS
 from plugsec.errors import REFUSALS, UsageError
 from plugsec.exchange.display import escape, escape_lines
 from plugsec.exchange.inputs import INPUT_BYTES_MAX
+from plugsec_signing.typed import Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -10,7 +10,7 @@ from plugsec.cli.edge import read_small, show
 from plugsec.cli.options import Bundle, Home, Json, PassphraseFd, Trust, examples
 from plugsec.cli.signing_key import public_key, signing_key
 from plugsec.errors import REFUSALS, UsageError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

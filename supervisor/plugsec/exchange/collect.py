@@ -20,7 +20,7 @@ from hashlib import sha256
 from plugsec.errors import ExchangeError, PlugsecError, UsageError
 from plugsec.exchange.display import escape
 from plugsec.sandbox.linux import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 MAX_PATH_BYTES = 4095  # PATH_MAX without its NUL: what openat2 takes in one call
 MAX_DEPTH = 64  # descriptors held while looking; whatever the caller allows, no more than this

@@ -5,12 +5,11 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from typing import Any
 
 from plugsec.errors import ExchangeError, HostUnsupported, InputMalformed, UsageError
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 
 INPUT_BYTES_MAX = 8 * 1024 * 1024
 # Copied into the jail's memory, so that nobody can change them under the plugin.

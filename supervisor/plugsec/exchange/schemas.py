@@ -1,11 +1,10 @@
 """Values against the plugin's own JSON Schemas, on the way in and on the way out."""
 
-from typing import Any
-
 from plugsec_plugins.errors import SchemaRefused
 from plugsec_plugins.schema.validator import compile_schema
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
+from plugsec_signing.typed import Any
 
 
 def check(schema_bytes: bytes, value: Any, what: str) -> None:  # noqa: ANN401

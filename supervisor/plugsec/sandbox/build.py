@@ -11,7 +11,7 @@ from plugsec.sandbox.spec import INPUT_DIR, OUTPUT_DIR, OWN_PROCESSES, PLUGIN_DI
 from plugsec_plugins.runtimes.plan import LaunchPlan
 from plugsec_policies.decision import Grant
 from plugsec_policies.limits import Limits, word_of
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 _MIB = 1024 * 1024
 _STACK_BYTES = 8 * _MIB

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 _ROOT_V2 = "/sys/fs/cgroup"
 _V1_CONTROLLERS = ("memory", "pids")

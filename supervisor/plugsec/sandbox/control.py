@@ -15,9 +15,9 @@ import array
 import errno
 import json
 import os
-from typing import Any
 
 from plugsec.sandbox.spec import DESCRIPTORS_MAX, MESSAGE_BYTES_MAX
+from plugsec_signing.typed import Any
 
 _ANCILLARY_BYTES = _socket.CMSG_SPACE(DESCRIPTORS_MAX * 4)
 

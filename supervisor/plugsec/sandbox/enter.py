@@ -24,7 +24,6 @@ import resource
 import select
 import signal
 import sys
-from typing import Any, NoReturn
 
 from plugsec.sandbox import capabilities, control, landlock, linux, mounts
 from plugsec.sandbox.spec import (
@@ -39,6 +38,7 @@ from plugsec.sandbox.spec import (
     SandboxSpec,
     decode,
 )
+from plugsec_signing.typed import Any, NoReturn
 
 _NAMESPACES = (
     linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET

@@ -7,7 +7,7 @@ of its own, locked for the length of the run so that two jails never share one.
 import fcntl
 import os
 
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 # Free by systemd's table of uids (systemd.io/UIDS-GIDS): above containers, below 2^31.
 RANGE_START, RANGE_SIZE = 0x70000000, 4096

@@ -14,7 +14,6 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 from plugsec.errors import HostUnsupported
 from plugsec.sandbox import control
@@ -22,6 +21,7 @@ from plugsec.sandbox import spawn as spawning
 from plugsec.sandbox import spec as spec_module
 from plugsec.sandbox.identity import Identity
 from plugsec.sandbox.spec import JAIL_UID, SandboxSpec
+from plugsec_signing.typed import Any
 
 SUPPORTED_MACHINES = ("x86_64", "aarch64")
 ENTER_TIMEOUT_S = 60.0  # an emulated or overloaded host still enters; a wedged one is given up

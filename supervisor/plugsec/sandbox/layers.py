@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from plugsec.errors import HostUnsupported
 from plugsec.sandbox import cgroups, launch
 from plugsec.sandbox.identity import IdentityUnavailable, choose
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 USER_NAMESPACE_ADVICE = (
     "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1 (Debian),"

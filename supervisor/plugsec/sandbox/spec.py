@@ -6,10 +6,9 @@ a report. Sizes in bytes, times in milliseconds.
 """
 
 import json
-from typing import Any
 
 from plugsec_plugins.runtimes.plan import Bind
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 
 SPEC_BYTES_MAX = 64 * 1024 * 1024  # 100,000 payload files at some 300 bytes each, with room to spare
 MESSAGE_BYTES_MAX = 4096  # every message on the control socket fits one packet of this size

@@ -6,10 +6,9 @@ kernel counted, then what the plugin's end looks like, and only then what the pl
 
 import os
 import signal
-from typing import Any
 
 from plugsec.supervision.loop import Facts
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 
 _NO_SPACE = ("[Errno 28]", "[Errno 122]")  # ENOSPC, EDQUOT in a Python exception's text
 _NO_PROCESS = ("can't start new thread", "[Errno 11]")  # EAGAIN

@@ -6,7 +6,7 @@ matter to a reader are from the man pages and uapi headers.
 
 import json
 
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 DISTINCT_MAX = 500  # kinds of denial kept apart; the rest are counted together
 _DETAIL_CHARACTERS_MAX = 300

@@ -7,13 +7,12 @@ said; whether it is believed (limits, schema) is decided later.
 import json
 import os
 import signal
-from typing import Any
 
 from plugsec.supervision.denials import DenialCounter
 from plugsec.supervision.streams import Reader
 from plugsec_signing.canonical import decode
 from plugsec_signing.errors import SigningError
-from plugsec_signing.record import NamedTuple, Protocol
+from plugsec_signing.typed import Any, NamedTuple, Protocol
 
 PROTOCOL_VERSIONS = (1,)
 HELLO_ID, CALL_ID = 1, 2

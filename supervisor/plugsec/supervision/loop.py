@@ -20,7 +20,7 @@ from plugsec.supervision.interruption import Interruption
 from plugsec.supervision.listener import Listener
 from plugsec.supervision.monitor import Monitor, high_water_bytes
 from plugsec.supervision.streams import OutputBudget, Reader, Writer
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 # After its answer a plugin may flush and leave by itself; then it is ended.
 ANSWER_GRACE_S = 0.1

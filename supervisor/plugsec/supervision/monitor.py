@@ -7,12 +7,12 @@ that needs it, so short runs never pay for it.
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from plugsec.sandbox.cgroups import RunCgroup, Usage
 from plugsec.sandbox.spec import OWN_PROCESSES
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import psutil
 

@@ -10,11 +10,10 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
-from typing import Any
 
 from plugsec import private
 from plugsec.sandbox import cgroups
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import Any, NamedTuple
 
 _DIRECTORY = "runs"
 _RECORD_BYTES_MAX = 64 * 1024

@@ -8,7 +8,7 @@ unknown name or a line without a reason does not parse.
 import re
 
 from plugsec.sandbox.seccomp.tables import ARCHITECTURES, read_table
-from plugsec_signing.record import NamedTuple
+from plugsec_signing.typed import NamedTuple
 
 ALLOW, ENOSYS = "allow", "enosys"
 _LINES_MAX = 2000  # a profile is a page or two

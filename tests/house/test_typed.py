@@ -1,4 +1,4 @@
-"""The records of the hot path behave as typing.NamedTuple, and the two rooms' files are one text."""
+"""The words of typed behave as those of typing, and the two rooms hold one text of them."""
 
 import pickle
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import pytest
 
-import plugsec_policies.record
-import plugsec_signing.record
+import plugsec_policies.typed
+import plugsec_signing.typed
 
 
-class Ours(plugsec_signing.record.NamedTuple):
+class Ours(plugsec_signing.typed.NamedTuple):
     """A record with a default and a method."""
 
     name: str
@@ -38,7 +38,7 @@ def record(request):
 
 
 def test_the_two_bottom_rooms_hold_one_text():
-    texts = {Path(room.__file__).read_bytes() for room in (plugsec_policies.record, plugsec_signing.record)}
+    texts = {Path(room.__file__).read_bytes() for room in (plugsec_policies.typed, plugsec_signing.typed)}
     assert len(texts) == 1
 
 
