@@ -71,6 +71,7 @@ def _lines(plain: dict[str, Any], digest: str) -> list[str]:
             if plain.get("require_attestations")
             else ()
         ),
+        *(["require_current_revocations = true"] if plain.get("require_current_revocations") else ()),
         "",
         "[isolation]",
     ]
