@@ -200,7 +200,7 @@ def _check_signed(by: Root, root: Root, data: bytes, armours: bytes) -> None:
     found = detached.signers(data, armours, NAMESPACE) if armours else ()
     count, wanted = detached.distinct(found, by.keys), by.thresholds[ROLE]
     if count < wanted:
-        whose = f"its own {len(by.keys)}" if by is root else f"the {len(by.keys)} of version {by.version}"
+        whose = f"its own {len(by.keys)}" if by is root else f"version {by.version}'s {len(by.keys)}"
         raise RootRefused(
             f"version {root.version} of the trust root is signed by {count} of {whose} keys with the role "
             f"{ROLE}; {wanted} must",
