@@ -1,8 +1,8 @@
 """Documents with their signatures beside them: `NAME` in canonical JSON, and `NAME.sshsig`.
 
 The second file is one armoured SSHSIG after another, as `ssh-keygen -Y sign` writes each and `cat` joins
-them. Whose signatures count, the caller decides. Two files cannot be replaced at once, so while they are,
-the second holds the signatures of both documents: one over other bytes says nothing here, for or against.
+them. Whose signatures count, the caller decides. Two files cannot be replaced at once, so the second also
+holds the signatures of the document before: one over other bytes says nothing here, for or against.
 """
 
 import hashlib
@@ -74,24 +74,28 @@ def with_signature(document: bytes, armours: bytes, namespace: str, new: bytes) 
     return joined
 
 
+def over(document: bytes, armours: bytes) -> bytes:
+    """Return those of a file's signatures that verify over exactly this document, whatever their purpose.
+
+    Raises SignatureRefused or KeyRefused (exit 3) for what is no signature.
+    """
+    return b"".join(each for each in split(armours) if _verifies(each, document))
+
+
 def replace(path: str, document: bytes, armours: bytes) -> None:
     """Put a document and its signatures in place of others; at every moment the two belong together.
 
-    The caller keeps other writers away. Raises OSError.
+    The signatures of the document before stay beside the new ones until the next replacement: a reader may
+    have read that document already. The caller keeps other writers away. Raises OSError.
     """
     from plugsec_signing.trust_edit import replace_file  # noqa: PLC0415 - readers need no writer
 
-    try:
-        with open(path + SUFFIX, "rb") as file:
-            before = file.read(MAX_SIGNATURES_BYTES)
-    except FileNotFoundError:
-        before = b""
-    if before and len(split(before)) + len(split(armours)) <= MAX_SIGNATURES:
-        replace_file(path + SUFFIX, before + armours)
-    elif not before:
-        replace_file(path + SUFFIX, armours)
+    new = over(document, armours)
+    before = _signatures_in_place(path)
+    if new not in before and len(split(before + new)) <= MAX_SIGNATURES:
+        new = before + new
+    replace_file(path + SUFFIX, new)
     replace_file(path, document)
-    replace_file(path + SUFFIX, armours)
 
 
 def distinct(found: Iterable[keys.PublicKey], allowed: Iterable[keys.PublicKey]) -> int:
@@ -126,6 +130,24 @@ def read_private(path: str, most: int, refuse: Refuse) -> bytes | None:
         raise refuse(f"{path} cannot be read: {err}") from err
     finally:
         os.close(fd)
+
+
+def _verifies(armour: bytes, document: bytes) -> bool:
+    signature = sshsig.parse(armour)
+    try:
+        sshsig.verify(signature, document, signature.namespace)
+    except SignatureRefused:
+        return False
+    return True
+
+
+def _signatures_in_place(path: str) -> bytes:
+    """Return the signatures of the document in place; none where the two are damaged or not there."""
+    try:
+        with open(path, "rb") as file, open(path + SUFFIX, "rb") as beside:
+            return over(file.read(), beside.read(MAX_SIGNATURES_BYTES))
+    except (FileNotFoundError, SigningError):
+        return b""
 
 
 def _fact(document: bytes, armour: bytes, namespace: str) -> str:

@@ -352,7 +352,23 @@ def test_at_every_step_of_a_replacement_the_two_files_belong_together(machine, m
 
     monkeypatch.setattr(trust_edit, "replace_file", replace)
     machine.place(document(**NOTHING, sequence=8))
-    assert seen == [7, 8, 8]
+    assert seen == [7, 8]
+
+
+def test_a_reader_who_has_read_the_list_before_still_finds_its_signatures(machine):
+    first, second, third = (document(**NOTHING, sequence=number) for number in (7, 8, 9))
+    path = os.path.join(machine.trust, "revocations.json.sshsig")
+
+    def beside():
+        with open(path, "rb") as file:
+            return file.read()
+
+    machine.place(first)
+    assert beside() == signed(first)
+    machine.place(second)
+    assert beside() == signed(first) + signed(second)
+    machine.place(third)
+    assert beside() == signed(second) + signed(third)
 
 
 # The next list.

@@ -282,8 +282,9 @@ def _hand_out(where: Places, listed: "RevocationList", out: str | None) -> None:
         )
     path = os.path.join(where.trust, revocation.FILE)
     try:
-        for suffix in ("", detached.SUFFIX):
-            trust_edit.replace_file(out + suffix, read_small(path + suffix, revocation.MAX_BYTES))
+        data = read_small(path, revocation.MAX_BYTES)
+        trust_edit.replace_file(out + detached.SUFFIX, detached.over(data, _beside(path)))
+        trust_edit.replace_file(out, data)
     except OSError as err:
         raise UsageError(f"{out!r} cannot be written: {err.strerror}") from err
     show(f"revocation list {listed.sequence}: {out}, {out}{detached.SUFFIX}")
