@@ -15,7 +15,7 @@ ID = re.compile(r"PLG-[A-Z]+-[0-9]+", re.ASCII)
 _PAGE = re.compile(
     r"# (?P<id>PLG-[A-Z]+-[0-9]+): (?P<title>[^\n]+)\n\nExit code (?P<code>[0-9]+)\.\n\n"
     r"\*\*What happened\.\*\* (?P<happened>.+)\n\n\*\*Why it is refused\.\*\* (?P<why>.+)\n\n"
-    r"\*\*What to do\.\*\* (?P<next>.+)\n\n\*\*Example\.\*\*\n\n```console\n(?P<example>.+)\n```\n",
+    r"\*\*What to do\.\*\* (?P<next>.+)\n\n\*\*Example\.\*\*\n\n```text\n(?P<example>.+)\n```\n",
     re.DOTALL,
 )
 
