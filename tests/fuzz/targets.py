@@ -12,7 +12,20 @@ from plugsec_plugins.manifest import parse_manifest
 from plugsec_plugins.schema import compile_schema
 from plugsec_policies.errors import PolicyError
 from plugsec_policies.policy import Policy, parse_policy_toml
-from plugsec_signing import bundle, canonical, dsse, keys, sshsig, verify
+from plugsec_signing import (
+    allowed_signers,
+    bundle,
+    canonical,
+    dsse,
+    keys,
+    krl,
+    revocation,
+    root,
+    sshsig,
+    trust_toml,
+    verify,
+    wire,
+)
 from plugsec_signing.envelope import parse_envelope
 from plugsec_signing.errors import SigningError
 from plugsec_signing.trust import TrustStore, parse_trust_toml
@@ -103,6 +116,18 @@ def _read_trust(data: bytes) -> object:
     return TrustStore.from_plain([json.loads(json.dumps(plain))])
 
 
+def _read_revocations(data: bytes) -> object:
+    listed = revocation.parse(data)
+    if revocation.encode(listed) != data:
+        raise AssertionError("a revocation list has a second spelling")
+    return listed
+
+
+def _read_signers(data: bytes) -> object:
+    plains = [trust_toml.check_entry(entry) for entry in allowed_signers.parse(data).entries]
+    return TrustStore.from_plain([{"key": plains, "rule": []}])
+
+
 def _read_schema(data: bytes) -> object:
     return compile_schema(canonical.decode(data, max_bytes=64 * 1024))
 
@@ -162,6 +187,25 @@ roles = ["release"]
 """
     % KEY
 )
+REVOCATIONS = canonical.encode({
+    "schema": "plugsec.revocations/1", "sequence": 7, "next_update": 1_800_000_000,
+    "keys": {"ab" * 32: {"kind": "compromised", "since": 0}, "cd" * 32: {"kind": "superseded", "since": 5}},
+    "bundles": ["sha256:" + "ef" * 32], "min_release": {"acme/wordfreq": 8},
+})  # fmt: skip
+KRL = krl.encode(["ab" * 32, "cd" * 32], version=7, generated=1_800_000_000, comment="c")
+_KEYS = wire.string(keys.parse_public_key(KEY.decode()).blob)
+KRL_OF_KEYS = krl.encode([], version=7, generated=1) + b"\2" + wire.string(_KEYS)
+SIGNERS = b"""# ours
+acme,acme/x-* namespaces="plugsec-*,!git",valid-after="20260101Z",valid-before="20270101000000Z" %s one
+globex %s
+""" % (KEY, KEY)
+ROOT = canonical.encode({
+    "schema": "plugsec.root/1", "version": 2, "thresholds": {"root": 1, "revocation": 1},
+    "key": [
+        {"id": role, "ssh": KEY.decode(), "publisher": "acme", "role": role} for role in ("root", "revocation", "release")
+    ],
+    "rule": [{"plugins": ["acme/*"], "threshold": 1}],
+})  # fmt: skip
 GOLDEN = _seed_file("tests", "signing", "golden", "wordfreq-1.2.3.plug")
 ATTESTED = _seed_file("tests", "signing", "golden", "attested-1.2.3.plug")
 
@@ -197,6 +241,10 @@ TARGETS = [
     Target("schema", 3, [json.dumps(SCHEMA).encode()], (mutate.spoil_json,), _read_schema),
     Target("policy", 2, [POLICY], (mutate.spoil_lines, mutate.spoil), _read_policy),
     Target("trust", 3, [TRUST], (mutate.spoil_lines, mutate.spoil_public_line), _read_trust),
+    Target("revocations", 3, [REVOCATIONS], (mutate.spoil_json,), _read_revocations),
+    Target("krl", 3, [KRL, KRL_OF_KEYS], (mutate.spoil,), krl.parse),
+    Target("allowed_signers", 3, [SIGNERS], (mutate.spoil_lines, mutate.spoil_public_line), _read_signers),
+    Target("root", 2, [ROOT], (mutate.spoil_json,), root.parse),
 ]  # fmt: skip
 
 try:
