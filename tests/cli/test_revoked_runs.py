@@ -101,6 +101,7 @@ def test_a_key_is_stolen_at_three_in_the_morning(plugsec, home, bundle):
         assert plugsec.refused(*arguments, code=3) == "PLG-TRU-008"
     (change,) = events(home)
     assert (change["detail"]["revoked"], change["detail"]["sequence"]) == ("release", 1)
+    assert "release  acme (release)  acme/*  COMPROMISED" in plugsec("trust", "list").stdout
     # It was a false alarm.
     plugsec("trust", "revoke", "release", "--undo", "--key", "watch")
     assert plugsec("run", bundle, "--quiet").stdout == "2\n"
@@ -192,6 +193,7 @@ def test_an_older_list_or_none_is_a_rollback(plugsec, trust, bundle):
         os.unlink(f"{trust}/revocations.json{suffix}")
     for arguments in (("run", bundle), ("verify", bundle), ("install", bundle), ("trust", "revocations")):
         assert plugsec.refused(*arguments, code=3) == "PLG-REV-007"
+    assert "[PLG-REV-007]" in plugsec("trust", "list").stderr
     assert plugsec.refused("trust", "publish", "--key", "watch", code=3) == "PLG-REV-007"
 
 

@@ -99,8 +99,8 @@ def add(
 
 
 def list_keys(trust: Trust = None, home: Home = None, json: Json = False) -> None:
-    """List the keys of the trust store and whether each is valid now."""
-    from plugsec_signing import keys  # noqa: PLC0415
+    """List the keys of the trust store and whether each is valid now, or revoked."""
+    from plugsec_signing import keys, memory, revocation_edit  # noqa: PLC0415
     from plugsec_signing.trust import load_trust  # noqa: PLC0415
 
     try:
@@ -108,15 +108,22 @@ def list_keys(trust: Trust = None, home: Home = None, json: Json = False) -> Non
         store = load_trust(where.trust)
     except REFUSALS as err:
         refuse(err, as_json=json)
+    try:
+        listed = revocation_edit.in_force(where.trust, store, int(time.time()), memory.path_in(where.state))
+        revoked = {fingerprint: each.kind for fingerprint, each in listed.keys.items()}
+    except REFUSALS as err:  # every run is refused for it; whoever mends it needs this list
+        say(f"warning: {err.message} [{err.id}]")
+        revoked = {}
     if json:
         emit_json({
             "outcome": "ok", "code": 0, "trust_digest": store.digest,
-            "keys": [_described(key) for key in store.keys],
+            "keys": [{**_described(key), "revoked": revoked.get(key.fingerprint)} for key in store.keys],
             "rules": [described(rule) for rule in store.rules],
         })  # fmt: skip
         return
     for key in store.keys:
-        show(f"{key.id}  {key.publisher} ({key.role})  {', '.join(key.plugins)}  {_validity(key)}")
+        validity = revoked.get(key.fingerprint, "").upper() or _validity(key)
+        show(f"{key.id}  {key.publisher} ({key.role})  {', '.join(key.plugins)}  {validity}")
         show(f"  {keys.ssh_fingerprint(key.key)}  {key.fingerprint}")
     if store.rules:
         show(f"and {len(store.rules)} rule{'s'[: len(store.rules) != 1]}: plugsec trust rule list")
