@@ -20,7 +20,14 @@ from plugsec_signing import canonical, detached, keys, trust_toml
 from plugsec_signing.errors import JsonError, RootError, RootRefused, RootUsage, TrustStoreError, excerpt
 from plugsec_signing.revocation import ROLE as REVOCATION
 from plugsec_signing.times import format_time
-from plugsec_signing.trust import MAX_FILE_BYTES, MAX_THRESHOLD, ROOT_FILE, TrustStore, load_trust
+from plugsec_signing.trust import (
+    MAX_FILE_BYTES,
+    MAX_THRESHOLD,
+    ROOT_FILE,
+    TrustStore,
+    load_trust,
+    read_trust_files,
+)
 from plugsec_signing.trust_edit import locked
 
 SCHEMA = "plugsec.root/1"
@@ -132,23 +139,28 @@ def install(
                 id="PLG-ROT-006",
             )
         root = check_first(data, armours) if current is None else check_next(current, data, armours)
-        _check_store(directory, root, current)
+        _check_store(directory, root)
         announce(root, current)
         detached.replace(os.path.join(directory, ROOT_FILE), data, armours)
     return root
 
 
-def _check_store(directory: str, root: Root, current: Root | None) -> None:
-    """Refuse a root whose ids the operator's own files have taken: the store would not load any more."""
-    there = {entry["id"] for entry in current.plain["key"]} if current is not None else set()
-    own = [key.id for key in load_trust(directory).keys if key.id not in there]
-    taken = sorted(set(own) & {entry["id"] for entry in root.plain["key"]})
-    if taken:
+def _check_store(directory: str, root: Root) -> None:
+    """Refuse a root with which the store would not load: an id that one of the operator's files has taken."""
+    load_trust(directory)  # what is amiss already is not the new root's fault
+    own = [
+        trust_toml.parse(content.decode("utf-8"))
+        for name, content in read_trust_files(directory)
+        if name != ROOT_FILE
+    ]
+    try:
+        TrustStore.from_plain([*own, root.plain])
+    except TrustStoreError as err:
         raise TrustStoreError(
-            f"the trust root has a key called {taken[0]}, and so has a file in {directory}",
-            f"plugsec trust remove {taken[0]}, then again",
-            id="PLG-TST-004",
-        )
+            f"with this trust root, {err.message}",
+            "plugsec trust remove, or trust rule remove, for what is yours; then again",
+            id=err.id,
+        ) from err
 
 
 def _checked(value: Any, digest: str) -> Root:  # noqa: ANN401 - any JSON or TOML value

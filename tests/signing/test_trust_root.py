@@ -206,6 +206,13 @@ def test_a_root_whose_ids_are_taken_is_refused_before_the_store_would_not_load(t
         install(trust, FIRST, *OLD, first=True)
     assert caught.value.id == "PLG-TST-004"
     assert len(load_trust(trust).keys) == 1
+    trust_edit.remove_key(trust, "acme-release")
+    rule = {"id": "two", "plugins": ["acme/*"], "threshold": 2}
+    trust_edit.add_rule(trust, rule)
+    with pytest.raises(TrustStoreError) as caught:
+        install(trust, document(rule=[rule]), *OLD, first=True)
+    assert caught.value.id == "PLG-TST-004"
+    assert load_trust(trust).keys == ()
 
 
 def test_the_operator_removes_no_key_from_the_root(trust):
