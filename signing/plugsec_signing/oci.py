@@ -36,11 +36,13 @@ _LAYOUT = {"imageLayoutVersion": "1.0.0"}
 _REF, _TITLE, _VERSION = (f"org.opencontainers.image.{word}" for word in ("ref.name", "title", "version"))
 _BUNDLE_ID = "dev.plugsec.bundle.id"
 
-MAX_JSON_BYTES = 4 * 1024 * 1024  # what the distribution specification asks registries to take
+MAX_INDEX_BYTES = 256 * 1024  # 64 descriptors with generous annotations; parsed it takes some twenty times as much
+MAX_MANIFEST_BYTES = 64 * 1024  # one that carries a bundle has under 2 KiB
 MAX_LAYOUT_BYTES = 4096
 MAX_MANIFESTS = 64  # of one index: a bundle, and what was signed or attested about it
 MAX_LAYER_BYTES = 5 * 1024**3  # above the largest bundle: 4 GiB of payload, its headers and the head
 _BUFFER_BYTES = 256 * 1024
+_USED = ("schemaVersion", "layers", "annotations")  # of a manifest
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HEX = frozenset("0123456789abcdef")
@@ -109,7 +111,7 @@ def import_layout(directory: str, out: str | None = None, *, ref: str | None = N
         ) from err
     try:
         _check_layout(_json(root, "oci-layout", MAX_LAYOUT_BYTES))  # 1
-        index = _json(root, "index.json", MAX_JSON_BYTES)
+        index = _json(root, "index.json", MAX_INDEX_BYTES)
         manifest = _choose(_candidates(root, _manifests(index)), ref)  # 2, 3
         layer = _layer(manifest)
         return _take_out(root, layer, out, _annotations(manifest).get(_BUNDLE_ID))
@@ -181,11 +183,15 @@ def _manifests(index: Mapping[str, Any]) -> list[_Descriptor]:
 def _candidates(root: int, manifests: list[_Descriptor]) -> list[tuple[_Descriptor, Mapping[str, Any]]]:
     """The manifests that carry a bundle; an index that a registry wrote may not tell the artifact type."""
     found = []
+    read: dict[str, Mapping[str, Any]] = {}
     for each in manifests:
         if each.media_type != _MANIFEST_TYPE or each.artifact_type not in {"", ARTIFACT_TYPE}:
             continue
-        if each.size > MAX_JSON_BYTES:
-            _refuse(f"a manifest is {each.size} bytes; at most {MAX_JSON_BYTES} are read", "PLG-OCI-005")
+        if each.size > MAX_MANIFEST_BYTES:
+            _refuse(f"a manifest is {each.size} bytes; at most {MAX_MANIFEST_BYTES} are read", "PLG-OCI-005")
+        if each.digest in read:  # an index may name one manifest under many references
+            found.append((each, read[each.digest]))
+            continue
         blob = _open_blob(root, each)
         try:
             data = os.pread(blob, each.size + 1, 0)
@@ -195,7 +201,9 @@ def _candidates(root: int, manifests: list[_Descriptor]) -> list[tuple[_Descript
             _refuse(f"the blob {each.digest} does not have its digest", "PLG-OCI-002")
         value = _object(data, each.digest)
         if value.get("artifactType") == ARTIFACT_TYPE:
-            found.append((each, value))
+            # Only what is used is kept: the rest is as large as a stranger made it.
+            read[each.digest] = {name: value[name] for name in _USED if name in value}
+            found.append((each, read[each.digest]))
     return found
 
 
@@ -278,7 +286,7 @@ def _json(root: int, name: str, most_bytes: int) -> Mapping[str, Any]:
 
 def _object(data: bytes, name: str) -> Mapping[str, Any]:
     try:
-        value = canonical.decode(data, max_bytes=MAX_JSON_BYTES)
+        value = canonical.decode(data, max_bytes=MAX_INDEX_BYTES)
     except JsonError as err:
         raise OciError(f"{name}: {err.message}") from err
     if not isinstance(value, dict):

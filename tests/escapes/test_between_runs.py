@@ -148,3 +148,54 @@ def test_an_answer_goes_to_its_own_call(home: Home) -> None:
         thread.join()
     assert {number: outcome.result for number, outcome in answers.items()} == {n: n for n in range(8)}
     assert len({outcome.audit_seq for outcome in answers.values()}) == 8
+
+
+_LOCK = """
+import fcntl, os
+
+@plugin.method
+def go(path):
+    outcomes = {}
+    for name in ("F_SETLK", "F_SETLKW", "F_OFD_SETLK", "F_OFD_SETLKW"):
+        kind, number = getattr(fcntl, "F_RDLCK"), {"F_OFD_SETLK": 37, "F_OFD_SETLKW": 38}.get(name) or getattr(fcntl, name)
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.fcntl(fd, number, kind.to_bytes(2, "little") + bytes(30))
+            outcomes[name] = "locked"
+        except OSError as error:
+            outcomes[name] = error.strerror
+    return outcomes
+"""
+
+
+def test_what_may_only_be_read_cannot_be_locked(home: Home, tmp_path: Path) -> None:
+    """Red team, second pass, 5 and 6: locks keep the host's writers out, and nothing counts their memory."""
+    (tmp_path / "data").mkdir()
+    database = tmp_path / "data" / "host.db"
+    database.write_text("x")
+    database.chmod(0o666)
+    (tmp_path / "data").chmod(0o755)
+    reads = {"name": "fs.read", "paths": [str(tmp_path / "data")], "reason": "reads"}
+    policy = home.policy(f'[[grant]]\nid = "r"\nplugins = ["*"]\n"fs.read" = ["{tmp_path / "data"}"]\n')
+    value = b'{"path":"%s"}' % str(database).encode()
+    told = home.attack(_LOCK, policy, permissions=[reads], input=value)
+    assert set(told.result.values()) == {"Operation not permitted"}, told
+    with weak.without(home.root, "seccomp"):
+        assert set(home.attack(_LOCK, policy, permissions=[reads], input=value).result.values()) == {"locked"}
+
+
+def test_a_database_in_its_output_can_be_locked(home: Home, tmp_path: Path) -> None:
+    """What `fs.write` is for."""
+    writes = {"name": "fs.write", "paths": ["$OUTPUT"], "reason": "writes"}
+    code = """
+import sqlite3
+@plugin.method
+def go():
+    connection = sqlite3.connect("/output/data.db")
+    connection.execute("create table t (n)")
+    connection.execute("insert into t values (1)")
+    connection.commit()
+    return connection.execute("select n from t").fetchall()[0][0]
+"""
+    told = home.attack(code, permissions=[writes], output_dir=str(tmp_path / "out"))
+    assert told.result == 1, told

@@ -20,13 +20,14 @@ EPERM, ENOSYS = bpf.ERRNO | errno.EPERM, bpf.ERRNO | errno.ENOSYS
 KINDS = [
     ("python", {}),
     ("exec", {}),
+    ("python", {"write": True}),
     ("python", {"process": True}),
     ("exec", {"process": True, "execute": True}),
     ("python", {"jit": True}),
-    ("exec", {"process": True, "execute": True, "jit": True}),
+    ("exec", {"write": True, "process": True, "execute": True, "jit": True}),
     ("init", {}),
 ]
-NOTHING = {"process": False, "execute": False, "jit": False}
+NOTHING = {"write": False, "process": False, "execute": False, "jit": False}
 INTERESTING = (0, 1, 2, 3, 4, 5, 6, 7, 0x20, 0x40, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF, 1 << 32, 0x7FFFFFFF)
 
 

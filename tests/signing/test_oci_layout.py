@@ -412,3 +412,28 @@ def test_a_layout_of_any_shape_is_refused_in_our_words(tmp_path, layout, name, v
     finally:
         (layout / "index.json").write_bytes(original)
         (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+
+
+def test_one_manifest_under_many_references_is_read_once(tmp_path, layout, monkeypatch):
+    """Red team, second pass, 7: what is kept of a stranger's layout does not grow with what it repeats."""
+    index, manifest = load(layout)
+    manifest["ballast"] = [[] for _ in range(15_000)]
+    save(layout, index, manifest)
+    index, _ = load(layout)
+    index["manifests"] *= oci.MAX_MANIFESTS
+    (layout / "index.json").write_text(json.dumps(index))
+    read = []
+    real = oci._object
+    monkeypatch.setattr(oci, "_object", lambda data, name: read.append(name) or real(data, name))
+    oci.import_layout(str(layout), str(tmp_path / "out.plug"))
+    assert len(read) == 3, "oci-layout, index.json, one manifest"
+
+
+def test_a_manifest_larger_than_any_of_ours_is_not_parsed(tmp_path, layout):
+    index, manifest = load(layout)
+    manifest["ballast"] = "x" * oci.MAX_MANIFEST_BYTES
+    save(layout, index, manifest)
+    with pytest.raises(SigningError) as refused:
+        oci.import_layout(str(layout), str(tmp_path / "out.plug"))
+    assert refused.value.id == "PLG-OCI-005"
+    assert not (tmp_path / "out.plug").exists()

@@ -116,13 +116,15 @@ def tolerated(grant: Grant) -> frozenset[str]:
 def _filters(grant: Grant, plan: LaunchPlan, cache: str) -> tuple[tuple[bytes, bytes, bytes], str]:
     machine = os.uname().machine
     process = grant.processes_allowed > 0
-    names = seccomp.profile_names(plan.kind, process=process, execute=bool(grant.exec), jit=grant.jit)
+    names = seccomp.profile_names(
+        plan.kind, write=bool(grant.fs_write), process=process, execute=bool(grant.exec), jit=grant.jit
+    )
     reporting, digest = seccomp.program(names, machine, notify=True, cache_directory=cache)
     # Without a listener nobody could let an exec plugin's own start through, so that kind needs one.
     silent = b""
     if "denial-report" in tolerated(grant) and (plan.kind != "exec" or grant.exec):
         silent, _ = seccomp.program(names, machine, notify=False, cache_directory=cache)
-    init_names = seccomp.profile_names("init", process=False, execute=False, jit=False)
+    init_names = seccomp.profile_names("init", write=False, process=False, execute=False, jit=False)
     init, _ = seccomp.program(init_names, machine, notify=False, cache_directory=cache)
     return (reporting, silent, init), digest
 

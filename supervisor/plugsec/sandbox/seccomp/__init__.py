@@ -25,12 +25,12 @@ class LibseccompMissing(Exception):
     """A filter must be compiled and the C library cannot be found."""
 
 
-def profile_names(kind: str, *, process: bool, execute: bool, jit: bool) -> tuple[str, ...]:
+def profile_names(kind: str, *, write: bool, process: bool, execute: bool, jit: bool) -> tuple[str, ...]:
     """The profiles that make up one filter."""
     if kind == "init":
         return ("init",)
-    extra = [name for name, wanted in (("process", process), ("execve", execute), ("jit", jit)) if wanted]
-    return ("base", kind, *extra)
+    wanted = (("write", write), ("process", process), ("execve", execute), ("jit", jit))
+    return ("base", kind, *(name for name, asked in wanted if asked))
 
 
 def program(

@@ -50,12 +50,8 @@ timerfd_settime         # the same
 timerfd_gettime         # the same
 signalfd                # the process's own signals
 signalfd4               # the same
-# no leases, no notify, no owner signals
+# no leases, no notify, no owner signals; no locks, whose kernel memory nothing counts (see write.profile)
 fcntl  arg1 & 0xffffffff in 0, 1, 2, 3, 4   # DUPFD, GETFD, SETFD, GETFL, SETFL
-# Record locks, as databases take them. Not F_GETLK and not flock: through a library that both map
-# read-only, one run could see the lock of another.
-fcntl  arg1 & 0xffffffff in 6, 7            # SETLK, SETLKW
-fcntl  arg1 & 0xffffffff in 37, 38          # the same, by open file
 fcntl  arg1 & 0xffffffff in 1030, 1032      # DUPFD_CLOEXEC, GETPIPE_SZ
 # by 32 bits, as the kernel reads it: high bits must not hide TIOCSTI
 ioctl  arg1 & 0xffffffff in 0x5401, 0x5413  # TCGETS, TIOCGWINSZ: is this a terminal?
