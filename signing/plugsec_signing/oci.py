@@ -36,7 +36,7 @@ _LAYOUT = {"imageLayoutVersion": "1.0.0"}
 _REF, _TITLE, _VERSION = (f"org.opencontainers.image.{word}" for word in ("ref.name", "title", "version"))
 _BUNDLE_ID = "dev.plugsec.bundle.id"
 
-MAX_INDEX_BYTES = 256 * 1024  # 64 descriptors with generous annotations; parsed it takes some twenty times as much
+MAX_INDEX_BYTES = 256 * 1024  # 64 descriptors with generous annotations; parsed, some twenty times as much
 MAX_MANIFEST_BYTES = 64 * 1024  # one that carries a bundle has under 2 KiB
 MAX_LAYOUT_BYTES = 4096
 MAX_MANIFESTS = 64  # of one index: a bundle, and what was signed or attested about it
