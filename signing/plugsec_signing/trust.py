@@ -314,7 +314,8 @@ def examine(
        this plugin, not revoked, valid now or (as remembered) when its signature first counted here.
     2. One that counts must have the role release.
     3. Every rule for this plugin must hold, counting distinct raw key bytes, never ids.
-    4. The bundle must not be revoked, below the least release allowed, or expired when first seen here.
+    4. The bundle must not be revoked, below the least release allowed, or past its own
+       `expires`: an end that its publisher set holds on every machine, unlike a key's.
     5. Its release must not be lower than one accepted before, nor the same as another bundle's.
     """
     seen = remembered.bundles.get(candidate.bundle_id)
@@ -438,7 +439,6 @@ def _miss(verdict: Verdict, at: _At) -> str:
     """Return the id of the first thing that is amiss, or nothing; the order is that of telling."""
     candidate, revocations, expires = verdict.candidate, verdict.revocations, verdict.candidate.expires
     least = revocations.min_release.get(candidate.name, 0) if revocations is not None else 0
-    seen_in_time = expires is None or (at.seen is not None and at.seen.first < expires)
     released = any(signer.role == RELEASE for signer in verdict.signers)
     release = "" if released else _missing_release(verdict)
     amiss = (
@@ -446,7 +446,7 @@ def _miss(verdict: Verdict, at: _At) -> str:
         ("PLG-TRU-011", candidate.release < least),
         (release, bool(release)),  # 2
         ("PLG-TRU-012", not all(count.holds for count in verdict.rules)),  # 3
-        ("PLG-TRU-007", expires is not None and at.latest >= expires and not seen_in_time),  # 4
+        ("PLG-TRU-007", expires is not None and at.latest >= expires),  # 4
         ("PLG-TRU-014", rival(candidate, verdict.remembered) is not None),  # 5
         ("PLG-TRU-013", verdict.downgrade and not verdict.downgrade_allowed),
     )

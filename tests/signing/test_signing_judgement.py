@@ -131,9 +131,12 @@ CASES = {
     "a key that is not valid yet": ((kit.trust_text(valid_after="2030-01-01"),), (ACME,), {}, "PLG-TRU-004"),
     "a bundle that expired": (
         (kit.trust_text(),), (ACME,), {"candidate": {"expires": NOW}}, "PLG-TRU-007"),
+    # Red team, second pass, 2: its publisher's end is no key's, and holds for those who ran it before as well.
     "a bundle that expired after it was accepted": (
         (kit.trust_text(),), (ACME,),
-        {"candidate": {"expires": NOW}, "remembered": seen(ACME, at=NOW - 1)}, None),
+        {"candidate": {"expires": NOW}, "remembered": seen(ACME, at=NOW - 1)}, "PLG-TRU-007"),
+    "a bundle in its last second": (
+        (kit.trust_text(),), (ACME,), {"candidate": {"expires": NOW + 1}}, None),
     "a bundle that expired before it was seen": (
         (kit.trust_text(),), (ACME,),
         {"candidate": {"expires": NOW - 5}, "remembered": seen(ACME, at=NOW - 5)}, "PLG-TRU-007"),
