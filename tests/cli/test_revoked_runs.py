@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -203,6 +204,40 @@ def test_another_trust_store_has_lists_of_its_own(plugsec, trust, bundle):
     shutil.copytree(trust, other)
     plugsec("trust", "publish", "--key", "watch")
     assert plugsec("run", bundle, "--trust", other, "--quiet").stdout == "2\n"
+
+
+PROBE = """
+import os, sys
+leave = os._exit
+def tell(code):
+    print(*sorted(sys.modules), sep="\\n", file=sys.stderr, flush=True)
+    leave(code)
+os._exit = tell
+sys.argv = ["plugsec", *sys.argv[1:]]
+from plugsec.__main__ import main
+main()
+"""
+
+
+def test_a_list_whose_signature_was_verified_before_costs_a_run_no_cryptography(plugsec, bundle):
+    for lists in (False, True):
+        if lists:
+            key(plugsec, "watch")
+            plugsec("trust", "publish", "--key", "watch")
+        plugsec("run", bundle, "--quiet")  # fills the caches
+        ended = subprocess.run(
+            [sys.executable, "-c", PROBE, "run", bundle, "--quiet"],
+            env=plugsec.cli.environment, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        loaded = set(ended.stderr.split())
+        assert ended.stdout == "2\n"
+        assert ("plugsec_signing.revocation" in loaded) == lists
+        assert not loaded & {
+            "cryptography",
+            "tomllib",
+            "plugsec_signing.revocation_edit",
+            "plugsec_signing.root",
+        }
 
 
 def test_a_stale_list_is_warned_of_and_a_policy_can_refuse_it(plugsec, home, trust, bundle):
