@@ -21,6 +21,7 @@ MAX_PAYLOAD_BYTES = 4 * 1024**3  # below the 8 GiB that eleven octal digits of a
 MAX_NAME_CHARS = 64  # of publisher and plugin each: they appear in file names
 MAX_VERSION_CHARS = 64  # as do versions
 MODES = (0o644, 0o755)
+FILE_SUFFIXES = (".plug", ".plug.zst")  # a word that ends so means a file, so no name and no version may
 
 _LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _NAME_CHARS = _LOWER | frozenset("._-")
@@ -81,21 +82,30 @@ def parse_envelope(manifest_bytes: bytes) -> Envelope:
 
 
 def check_name(name: object) -> tuple[str, str]:
-    """Return (publisher, plugin) of `publisher/plugin`; lower-case ASCII, so homoglyphs cannot be spelt."""
+    """Return (publisher, plugin) of `publisher/plugin`; lower-case ASCII, so homoglyphs cannot be spelt.
+
+    It does not end like a bundle file: installed, such a plugin would be called by a word that means a file.
+    """
     publisher, slash, plugin = name.partition("/") if isinstance(name, str) else ("", "", "")
     if not slash or not _is_name(publisher) or not _is_name(plugin):
         raise EnvelopeError(
             f"the name {excerpt(name)} is not `publisher/plugin` in lower-case letters, digits, `._-`",
             id="PLG-ENV-004",
         )
+    if plugin.endswith(FILE_SUFFIXES):
+        raise EnvelopeError(f"the name {excerpt(name)} ends like that of a bundle file", id="PLG-ENV-004")
     return publisher, plugin
 
 
 def check_version(version: object) -> str:
-    """Return a semantic version (semver.org 2.0.0) of at most MAX_VERSION_CHARS characters."""
+    """Return a semantic version (semver.org 2.0.0) of at most MAX_VERSION_CHARS characters, no file's end."""
     if not isinstance(version, str) or len(version) > MAX_VERSION_CHARS or not _is_semver(version):
         raise EnvelopeError(
             f"the version {excerpt(version)} is not a semantic version such as 1.2.3", id="PLG-ENV-005"
+        )
+    if version.endswith(FILE_SUFFIXES):
+        raise EnvelopeError(
+            f"the version {excerpt(version)} ends like the name of a bundle file", id="PLG-ENV-005"
         )
     return version
 

@@ -84,6 +84,8 @@ def check_manifest(manifest: dict, text: bytes) -> None:
     assert manifest["schema"] == "plugsec.manifest/1"
     part = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
     assert re.fullmatch(f"{part}/{part}", manifest["name"])
+    assert not manifest["name"].endswith((".plug", ".plug.zst"))
+    assert not manifest["version"].endswith((".plug", ".plug.zst"))
     assert isinstance(manifest["release"], int) and manifest["release"] >= 0
     paths = [file["path"] for file in manifest["files"]]
     lower = {path.lower() for path in paths}

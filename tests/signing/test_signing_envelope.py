@@ -38,6 +38,11 @@ BAD = {
     "plugin beginning with a dot": ({"name": "acme/.wordfreq"}, "PLG-ENV-004"),
     "name with newline": ({"name": "acme/wordfreq\n"}, "PLG-ENV-004"),
     "65 character publisher": ({"name": "a" * 65 + "/x"}, "PLG-ENV-004"),
+    # Red team, second pass, 1: a plugin so called would be installed under a word that means a file.
+    "name of a bundle file": ({"name": "acme/good.plug"}, "PLG-ENV-004"),
+    "name of a compressed bundle file": ({"name": "acme/good.plug.zst"}, "PLG-ENV-004"),
+    "version like a bundle file": ({"version": "1.0.0-x.plug"}, "PLG-ENV-005"),
+    "version like a compressed bundle file": ({"version": "1.0.0+x.plug.zst"}, "PLG-ENV-005"),
     "no version": ({"version": None}, "PLG-ENV-005"),
     "two-part version": ({"version": "1.2"}, "PLG-ENV-005"),
     "version with leading zero": ({"version": "1.02.3"}, "PLG-ENV-005"),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plugsec_signing.envelope import check_name, check_version
 from plugsec_signing.errors import NotInstalled, SigningError, StoreError, StoreUnusable
 from plugsec_signing.store import index as indexes
 from plugsec_signing.store.names import is_stored_name, parse_name
@@ -212,3 +213,22 @@ def test_no_word_breaks_the_reader_of_names(word):
     except SigningError as refused:
         assert isinstance(refused, NotInstalled)
         assert (refused.id, refused.code) == ("PLG-STO-008", 2)
+
+
+_ENDS = st.sampled_from(["", ".plug", ".plug.zst", ".plug.z", "plug"])
+
+
+@given(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,5}/[a-z0-9][a-z0-9._-]{0,5}", fullmatch=True), _ENDS, _ENDS)
+def test_whatever_can_be_installed_is_called_by_a_word_that_means_the_store(name, end, version_end):
+    """Red team, second pass, 1: `acme/good.plug` could be installed, and the word meant a file."""
+    from plugsec import places
+
+    name, version = name + end, f"1.0.0-x{version_end}"
+    try:
+        check_name(name)
+        check_version(version)
+    except SigningError:
+        return
+    for word in (name, f"{name}@{version}"):
+        assert is_stored_name(word)
+        assert places.names_installed(word)

@@ -2,14 +2,13 @@
 
 What a word means must not depend on what lies in the working directory, or whoever can create a file
 `acme/wordfreq` there decides what runs. So the word alone decides: `publisher/name[@version]` is the
-store's, unless it ends like a bundle file; everything else is a path. `./acme/wordfreq` is a file.
+store's; everything else is a path. `./acme/wordfreq` is a file, and so is `dist/wordfreq-1.2.3.plug`, since
+no name and no version ends like a bundle file.
 """
 
 from plugsec_signing.envelope import check_name, check_version
 from plugsec_signing.errors import EnvelopeError, NotInstalled, excerpt
 from plugsec_signing.typed import NamedTuple
-
-FILE_SUFFIXES = (".plug", ".plug.zst")
 
 
 class StoredName(NamedTuple):
@@ -24,8 +23,6 @@ class StoredName(NamedTuple):
 
 def is_stored_name(text: str) -> bool:
     """Say whether a command line's word means the store; a question of form, nothing is looked up."""
-    if text.endswith(FILE_SUFFIXES):
-        return False
     try:
         parse_name(text)
     except NotInstalled:
