@@ -321,7 +321,7 @@ def go(secret):
         if isinstance(thing, types.ModuleType):
             names.add(thing.__name__)
     modules = sorted(n for n in names | set(sys.modules) if n.startswith("plugsec") and "guest" not in n)
-    return [found, [n for n in modules if n.split(".")[1:2] not in ([], ["sandbox"], ["runtimes"])]]
+    return [found, [n for n in modules if n.split(".")[1:2] not in ([], ["sandbox"], ["runtimes"], ["typed"])]]
 """
     outcome = home.attack(source, input=b'{"secret":"x"}')
     assert outcome.result == [[], []]
