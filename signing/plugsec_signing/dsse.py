@@ -112,14 +112,19 @@ def check_all(
     trust: TrustStore | None,
     now: int,
     revocations: "RevocationList | None" = None,
+    *,
+    newest: int = 0,
 ) -> tuple[Attestation, ...]:
-    """Check each attestation of a bundle, and note whose word counts at `now` (unix seconds)."""
+    """Check each attestation of a bundle, and note whose word counts at `now` (unix seconds).
+
+    `newest` is the newest moment remembered here: a clock that was put back revives no key.
+    """
     found = []
     for content in contents:  # at most bundle.MAX_ATTESTATIONS
         one = check(content, envelope.bundle_id)
         counted: tuple[Signer, ...] = ()
         if trust is not None:
-            counted = counting(trust, envelope.name, one.signers, now, revocations)
+            counted = counting(trust, envelope.name, one.signers, now, revocations, newest=newest)
         found.append(one._replace(counted=counted))
     return tuple(found)
 

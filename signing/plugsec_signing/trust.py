@@ -353,10 +353,15 @@ def counting(
     fingerprints: Iterable[str],
     now: int,
     revocations: "RevocationList | None" = None,
+    *,
+    newest: int = 0,
 ) -> tuple[Signer, ...]:
-    """Return the entries of keys that count for a plugin at `now`, whatever their role: for attestations."""
+    """Return the entries of keys that count for a plugin at `now`, whatever their role: for attestations.
+
+    `newest` is the newest moment that is remembered here, so a clock that was put back revives no key.
+    """
     present = frozenset(fingerprints)
-    at = _At(now, now, None, revocations)
+    at = _At(now, max(now, newest), None, revocations)
     return tuple(
         Signer(entry.id, entry.publisher, entry.role, entry.fingerprint)
         for entry in store.keys

@@ -200,14 +200,19 @@ def _fact(head: BundleHead, name: str, armour: bytes) -> str:
 
 
 def check_attestations(
-    head: BundleHead, trust: TrustStore | None, now: int, revocations: "RevocationList | None" = None
+    head: BundleHead,
+    trust: TrustStore | None,
+    now: int,
+    revocations: "RevocationList | None" = None,
+    *,
+    newest: int = 0,
 ) -> "tuple[Attestation, ...]":
     """Check every attestation of a bundle, and whose count. Raises SigningError (exit 3)."""
     if not head.attestations:
         return ()
     from plugsec_signing import dsse  # noqa: PLC0415 - few bundles have any
 
-    return dsse.check_all(head.attestations.values(), head.envelope, trust, now, revocations)
+    return dsse.check_all(head.attestations.values(), head.envelope, trust, now, revocations, newest=newest)
 
 
 class _Verification:
@@ -236,17 +241,20 @@ class _Verification:
 
     def head(self, head: BundleHead) -> None:
         self.fingerprints = check_signatures(head, self._under.settled)  # 3
-        self.attestations = check_attestations(head, self._trust, self._now, self._under.revocations)
-        if self._trust is not None:
-            self.verdict = self._judge(head.envelope, self._trust)  # 4, 5
+        trust, under = self._trust, self._under
+        remembered = under.recall(head.envelope.name) if trust is not None else NOTHING
+        self.attestations = check_attestations(
+            head, trust, self._now, under.revocations, newest=remembered.newest
+        )
+        if trust is not None:
+            self.verdict = self._judge(head.envelope, trust, remembered)  # 4, 5
         if self._keep:
             self.writer = PayloadWriter(head.envelope, self._tree)
         if self._also is not None:
             self._also.head(head)
 
-    def _judge(self, envelope: Envelope, trust: TrustStore) -> Verdict:
+    def _judge(self, envelope: Envelope, trust: TrustStore, remembered: Remembered) -> Verdict:
         under = self._under
-        remembered = under.recall(envelope.name)
         if under.revocations is not None or remembered.revocation_sequence:
             from plugsec_signing.revocation import check_continues  # noqa: PLC0415 - only with a list
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from plugsec_signing import bundle, canonical, dsse, keys, rewrite, sshsig
 from plugsec_signing.envelope import parse_envelope
 from plugsec_signing.errors import AttestationMissing, SigningError
-from plugsec_signing.verify import verify_bundle, verify_unsafe_unsigned
+from plugsec_signing.memory import NOTHING
+from plugsec_signing.times import format_time
+from plugsec_signing.verify import Circumstances, verify_bundle, verify_unsafe_unsigned
 
 ENVELOPE = parse_envelope(kit.manifest())
 REVIEW = "https://example.org/review/v1"
@@ -153,6 +155,18 @@ def test_the_evidence_says_what_is_attested_and_by_whom(bundle_path):
     assert set(seen[SLSA].signers) == {keys.fingerprint(each.public) for each in (kit.ACME, kit.STRANGER)}
     assert [signer.key_id for signer in seen[SLSA].counted] == ["acme-release"]
     assert seen[REVIEW].digest == hashlib.sha256(GOOD).hexdigest()
+
+
+@pytest.mark.parametrize(("newest", "counts"), [(0, True), (kit.NOW + 59, True), (kit.NOW + 60, False)])
+def test_no_clock_that_was_put_back_revives_an_attestation(bundle_path, newest, counts):
+    """Red team, second pass, 11: as for signatures, the newest moment remembered here decides."""
+    until = format_time(kit.NOW + 60)
+    reviewer = kit.trust_text(kit.REVIEW, id="reviewer", role="review", valid_before=until)
+    under = Circumstances(recall=lambda _: NOTHING._replace(newest=newest))
+    found = verify_bundle(
+        bundle_path(packed(GOOD)), kit.store(kit.trust_text(), reviewer), kit.NOW, under=under
+    )
+    assert bool(found.attestations[0].counted) is counts
 
 
 def test_without_a_trust_store_no_attestation_counts(bundle_path):
