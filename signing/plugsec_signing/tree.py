@@ -87,7 +87,7 @@ def read_payload(directory: int, files: Sequence[FileEntry], sink: Sink) -> None
     3. The bytes that are handed over are the bytes that are hashed. 4. A directory holds no other entry.
     Raises StoreError (exit 4).
     """
-    directories = _Directories(directory, _open_directory, _refuse_strays)
+    directories = _Directories(directory, open_directory, _refuse_strays)
     try:
         for entry in files:
             parent, name = directories.parent_of(entry.path)
@@ -103,6 +103,16 @@ def read_payload(directory: int, files: Sequence[FileEntry], sink: Sink) -> None
         raise damaged(f"a file is missing or cannot be read ({err.strerror})") from err
     finally:
         directories.abandon()
+
+
+def open_directory(parent: int, name: str) -> int:
+    """Open a directory of a stored bundle; raises OSError, and StoreError when others own or can write it."""
+    directory = os.open(name, DIRECTORY, dir_fd=parent)
+    status = os.fstat(directory)
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
+        os.close(directory)
+        raise damaged(f"others can write {excerpt(name)}")
+    return directory
 
 
 def read_small(directory: int, name: str, most_bytes: int) -> bytes:
@@ -219,15 +229,6 @@ class _Directories:
 def _make_directory(parent: int, name: str) -> int:
     os.mkdir(name, 0o700, dir_fd=parent)
     return os.open(name, DIRECTORY, dir_fd=parent)
-
-
-def _open_directory(parent: int, name: str) -> int:
-    directory = os.open(name, DIRECTORY, dir_fd=parent)
-    status = os.fstat(directory)
-    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
-        os.close(directory)
-        raise damaged(f"others can write {excerpt(name)}")
-    return directory
 
 
 def _refuse_strays(directory: int, expected: int) -> None:

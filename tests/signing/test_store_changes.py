@@ -248,6 +248,32 @@ def _others_may_write(tree):
     (tree / "payload" / "lib").chmod(0o777)
 
 
+def _others_may_write_all(tree):
+    tree.chmod(0o777)
+
+
+def _others_may_write_the_payload(tree):
+    (tree / "payload").chmod(0o777)
+
+
+def _others_may_write_signatures(tree):
+    (tree / "signatures").chmod(0o777)
+
+
+def _others_may_write_attestations(tree):
+    (tree / "attestations").chmod(0o777)
+
+
+def _stray_beside(tree):
+    with writable(tree / "extra"):
+        (tree / "extra").write_text("")
+
+
+def _stray_directory_beside(tree):
+    with writable(tree / "evil"):
+        (tree / "evil").mkdir()
+
+
 def _manifest(tree):
     path = tree / "manifest.json"
     with writable(path):
@@ -312,6 +338,13 @@ DAMAGE = {
     "a pipe instead of a file": (_fifo, "PLG-STO-003"),
     "another mode": (_mode, "PLG-STO-003"),
     "a directory that others may write": (_others_may_write, "PLG-STO-003"),
+    # Red team, second pass, 10: around the payload, others could write and leave things.
+    "a tree that others may write": (_others_may_write_all, "PLG-STO-003"),
+    "a payload that others may write": (_others_may_write_the_payload, "PLG-STO-003"),
+    "signatures that others may write": (_others_may_write_signatures, "PLG-STO-003"),
+    "attestations that others may write": (_others_may_write_attestations, "PLG-STO-003"),
+    "a file beside the manifest": (_stray_beside, "PLG-STO-003"),
+    "a directory beside the payload": (_stray_directory_beside, "PLG-STO-003"),
     "another manifest": (_manifest, "PLG-STO-003"),
     "a link instead of the manifest": (_manifest_link, "PLG-STO-003"),
     "no payload": (_no_payload, "PLG-STO-003"),

@@ -23,18 +23,19 @@ from plugsec_signing.bundle import (
     Sink,
 )
 from plugsec_signing.envelope import MAX_MANIFEST_BYTES, parse_envelope
-from plugsec_signing.errors import NotInstalled
+from plugsec_signing.errors import NotInstalled, StoreError
 from plugsec_signing.sshsig import MAX_ARMOUR_BYTES
 from plugsec_signing.store import index as indexes
 from plugsec_signing.store.directories import OBJECTS, Directories, opened, try_lock, unusable
 from plugsec_signing.store.names import StoredName
 from plugsec_signing.store.sweep import PAYLOAD
-from plugsec_signing.tree import DIRECTORY, damaged, read_payload, read_small
+from plugsec_signing.tree import damaged, open_directory, read_payload, read_small
 from plugsec_signing.trust import TrustStore
 from plugsec_signing.typed import NamedTuple
 from plugsec_signing.verify import PLAIN, Circumstances, VerifiedBundle, verify_reading
 
 MANIFEST, SIGNATURES, ATTESTATIONS = "manifest.json", "signatures", "attestations"
+_TREE = {MANIFEST, SIGNATURES, ATTESTATIONS, PAYLOAD}
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -141,27 +142,33 @@ def find_index(where: Directories, name: str) -> indexes.Index | None:
 
 
 def open_tree(where: Directories, name: str, version: indexes.Version) -> Stored:
-    """Open and lock an installed tree, under the store's lock; raises StoreError."""
-    directory = -1
+    """Open and lock an installed tree, under the store's lock; raises StoreError.
+
+    A payload may be mounted where it lies, so what is around it is as much ours alone as what is in it.
+    """
     bundle_hex = version.bundle_id.removeprefix("sha256:")
+    held: list[int] = []
     try:
-        directory = os.open(bundle_hex, DIRECTORY, dir_fd=where.objects)
-        payload = os.open(PAYLOAD, DIRECTORY, dir_fd=directory)
-    except OSError as err:
-        if directory >= 0:
-            os.close(directory)
-        raise damaged(f"{name} {version.version} cannot be opened ({err.strerror})") from err
-    # Nobody holds these exclusively but a sweep of what was removed, which is not under this name.
-    if not (try_lock(directory, fcntl.LOCK_SH) and try_lock(payload, fcntl.LOCK_SH)):
-        os.close(directory)
-        os.close(payload)
-        raise damaged(f"{name} {version.version} is being removed")
-    return Stored(name, version, directory, payload, os.path.join(where.path, OBJECTS, bundle_hex))
+        held.append(open_directory(where.objects, bundle_hex))
+        held.append(open_directory(held[0], PAYLOAD))
+        with os.scandir(held[0]) as entries:
+            if {entry.name for entry in itertools.islice(entries, len(_TREE) + 1)} != _TREE:
+                raise damaged(f"the directory of {name} {version.version} holds something else")
+        # Nobody holds these exclusively but a sweep of what was removed, which is not under this name.
+        if not all(try_lock(fd, fcntl.LOCK_SH) for fd in held):
+            raise damaged(f"{name} {version.version} is being removed")
+    except (OSError, StoreError) as err:
+        for fd in held:
+            os.close(fd)
+        if isinstance(err, OSError):
+            raise damaged(f"{name} {version.version} cannot be opened ({err.strerror})") from err
+        raise
+    return Stored(name, version, held[0], held[1], os.path.join(where.path, OBJECTS, bundle_hex))
 
 
 def _read_kind(tree: int, name: str, suffix: str, most: int, most_bytes: int) -> dict[str, bytes]:
     try:
-        directory = os.open(name, DIRECTORY, dir_fd=tree)
+        directory = open_directory(tree, name)
     except OSError as err:
         raise damaged(f"{name}/ is missing ({err.strerror})") from err
     try:
