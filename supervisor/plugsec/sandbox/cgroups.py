@@ -191,7 +191,7 @@ def _create_v2(name: str, announce: Announce) -> RunCgroup:
     try:
         if os.path.dirname(base) == _ROOT_V2:
             os.makedirs(base, 0o755, exist_ok=True)
-        with open(os.path.join(base, "cgroup.controllers"), encoding="ascii") as file:
+        with open(os.path.join(base, "cgroup.controllers"), encoding="utf-8") as file:
             available = file.read().split()
         missing = {"memory", "pids"} - set(available)
         if missing:
@@ -209,11 +209,11 @@ def _create_v2(name: str, announce: Announce) -> RunCgroup:
 
 def _enable(base: str, available: list[str]) -> None:
     path = os.path.join(base, "cgroup.subtree_control")
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="utf-8") as file:
         enabled = file.read().split()
     wanted = [name for name in ("memory", "pids", "cpu") if name in available and name not in enabled]
     if wanted:
-        with open(path, "w", encoding="ascii") as file:
+        with open(path, "w", encoding="utf-8") as file:
             file.write(" ".join(f"+{name}" for name in wanted))
 
 

@@ -57,7 +57,7 @@ def choose() -> Identity:
 def _usable_start() -> int:
     """The range's start: the default, or the top of what a container's uid_map lets us have."""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
+        with open("/proc/self/uid_map", encoding="utf-8") as file:
             extents = [tuple(map(int, line.split())) for line in file]
     except OSError as error:
         raise IdentityUnavailable(f"/proc/self/uid_map: {error.strerror}") from error

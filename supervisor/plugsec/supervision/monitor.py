@@ -134,7 +134,7 @@ def high_water_bytes(pid: int) -> int:
             break
         process = waiting.pop()
         try:
-            with open(f"/proc/{process}/task/{process}/children", encoding="ascii") as file:
+            with open(f"/proc/{process}/task/{process}/children", encoding="utf-8") as file:
                 children = file.read().split()
         except OSError:
             continue

@@ -10,7 +10,7 @@ ARCHITECTURES = ("x86_64", "aarch64")
 def read_table(architecture: str) -> dict[str, int]:
     """Names to numbers for one of ARCHITECTURES."""
     table = {}
-    with open(os.path.join(PROFILES, f"{architecture}.calls"), encoding="ascii") as file:
+    with open(os.path.join(PROFILES, f"{architecture}.calls"), encoding="utf-8") as file:
         for line in file:
             if not line.startswith("#"):
                 number, name = line.split()
