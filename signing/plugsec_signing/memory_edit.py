@@ -24,6 +24,7 @@ from plugsec_signing.memory import (
     read,
     sealed,
 )
+from plugsec_signing.private import make_directories
 from plugsec_signing.revocation import RevocationList
 from plugsec_signing.trust import Verdict, is_downgrade, require, rival
 from plugsec_signing.typed import NamedTuple
@@ -194,8 +195,7 @@ def _locked(path: str) -> Iterator[None]:
     """Keep writers apart by flock(2) on the directory, which is made 0700; raises TrustMemoryError."""
     directory = os.path.dirname(path)
     try:
-        if not os.path.isdir(directory):
-            _make(directory)
+        make_directories(directory)
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as err:
         raise TrustMemoryUnwritable(f"{directory} cannot be made or opened: {err}") from err
@@ -206,14 +206,6 @@ def _locked(path: str) -> Iterator[None]:
         raise TrustMemoryUnwritable(f"the memory {path} cannot be written: {err}") from err
     finally:
         os.close(fd)
-
-
-def _make(directory: str) -> None:
-    try:
-        os.makedirs(directory, mode=0o700)
-        os.chmod(directory, 0o700)  # a umask of 777 would leave it unusable
-    except FileExistsError:
-        pass  # another start was faster
 
 
 def _lock(fd: int, directory: str) -> None:

@@ -237,13 +237,9 @@ def load_revocations(
 def read_trust_files(directory: str) -> list[tuple[str, bytes]]:
     """Return (name, content) of the trust files, each checked through the descriptor that is read."""
     try:
-        dir_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        dir_fd = open_directory(directory)
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as err:
-        raise TrustStoreError(
-            f"the trust store {directory} cannot be opened: {err}", id="PLG-TST-001"
-        ) from err
     try:
         check_private(os.fstat(dir_fd), directory)
         names = sorted(name for name in os.listdir(dir_fd) if name.endswith(".toml") or name == ROOT_FILE)
@@ -254,6 +250,26 @@ def read_trust_files(directory: str) -> list[tuple[str, bytes]]:
         raise TrustStoreError(f"the trust store {directory} cannot be read: {err}", id="PLG-TST-001") from err
     finally:
         os.close(dir_fd)
+
+
+def open_directory(directory: str) -> int:
+    """Open a trust directory, which may not be a link; raises TrustStoreError and FileNotFoundError.
+
+    Whoever made the link would choose which directory is the store. Links above it are the user's.
+    """
+    try:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as err:
+        if isinstance(err, NotADirectoryError) and os.path.islink(directory):
+            raise TrustStoreError(
+                f"the trust store {directory} is a link", "name the real directory with --trust DIR",
+                id="PLG-TST-003",
+            ) from err  # fmt: skip
+        raise TrustStoreError(
+            f"the trust store {directory} cannot be opened: {err}", id="PLG-TST-001"
+        ) from err
 
 
 def check_private(status: os.stat_result, path: str) -> None:

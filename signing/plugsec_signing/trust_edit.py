@@ -15,8 +15,17 @@ from typing import Any
 
 from plugsec_signing import trust_toml
 from plugsec_signing.errors import NoSuchKey, RootRefused, TrustStoreError, excerpt
+from plugsec_signing.private import make_directories
 from plugsec_signing.times import format_time
-from plugsec_signing.trust import ROOT_FILE, Rule, TrustedKey, TrustStore, load_trust, read_trust_files
+from plugsec_signing.trust import (
+    ROOT_FILE,
+    Rule,
+    TrustedKey,
+    TrustStore,
+    load_trust,
+    open_directory,
+    read_trust_files,
+)
 
 _HEADER = re.compile(r"^[ \t]*\[\[[ \t]*(key|rule)[ \t]*\]\]", re.MULTILINE)
 _KEY_FIELDS = ("id", "ssh", "algorithm", "publisher", "plugins", "valid_after", "valid_before", "role")
@@ -177,8 +186,8 @@ def _without(text: str, kind: str, name: str, path: str) -> str:
 def locked(directory: str) -> Iterator[None]:
     """Keep two editors of one trust store apart; flock(2) on the directory itself."""
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        make_directories(directory)
+        fd = open_directory(directory)
     except (OSError, ValueError) as err:
         raise TrustStoreError(
             f"the trust store {directory} cannot be opened: {err}", id="PLG-TST-001"

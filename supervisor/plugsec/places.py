@@ -5,6 +5,7 @@ Specification decides. Nothing here creates anything but the state directory wit
 """
 
 import os
+import stat
 from collections.abc import Mapping
 
 from plugsec import private
@@ -31,6 +32,13 @@ class StateUnusable(PlugsecError):
     code = 9
 
 
+class StateExposed(PlugsecError):
+    """Another user owns or can write a directory of ours, or the one it lies in (exit 9)."""
+
+    id = "PLG-STA-003"
+    code = 9
+
+
 class Places(NamedTuple):
     """Absolute directory paths; they need not exist."""
 
@@ -48,11 +56,22 @@ def resolve(
     audit: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Places:
-    """Find the directories; raises UsageError when there is no home to put them in."""
+    """Find the directories; raises UsageError when there is no home to put them in.
+
+    Raises StateExposed when what exists of them is somebody else's: whoever can rename the directory that
+    holds the trust store, the memory or the log decides which of them are found.
+    """
     try:
-        return _resolve(home, trust, audit, environment)
+        found = _resolve(home, trust, audit, environment)
     except FileNotFoundError as error:  # os.getcwd(2), for a relative path
         raise UsageError("the working directory does not exist any more", "cd to one that does") from error
+    ours = (found.config, found.data, found.state, found.cache)
+    for above in dict.fromkeys(map(os.path.dirname, ours)):
+        # Below XDG's directories other programs make what they like; a --home is ours alone.
+        _check_private(above, sticky=True, writable=not (home or environment.get("PLUGSEC_HOME")))
+    for directory in ours:
+        _check_private(directory)
+    return found
 
 
 def _resolve(
@@ -92,8 +111,12 @@ def names_installed(bundle: str) -> bool:
 
 
 def prepare_state(state: str) -> None:
-    """Create the state directory (0700) and its format mark; raises StateNewer or StateUnusable."""
+    """Create the state directory (0700) and its format mark.
+
+    Raises StateNewer, StateUnusable or StateExposed.
+    """
     path = os.path.join(state, _FORMAT_FILE)
+    _check_private(state)
     try:
         with open(path, "rb") as file:
             text = file.read(_FORMAT_BYTES_MAX)
@@ -113,12 +136,35 @@ def prepare_state(state: str) -> None:
 def _create(state: str, path: str) -> None:
     try:
         private.make_directories(state)
+        _check_private(state)  # somebody may have been faster
         private.replace(path, b"%d\n" % STATE_FORMAT)
     except OSError as error:
         raise StateUnusable(
             f"the state directory {state} cannot be written: {error.strerror}",
             "give a writable --home DIR, or set PLUGSEC_HOME",
         ) from error
+
+
+def _check_private(path: str, *, sticky: bool = False, writable: bool = False) -> None:
+    """Refuse a directory of another user (but root), or one that others can write; raises StateExposed.
+
+    What does not exist yet is made by us. `sticky` tolerates one like /tmp, where nobody can rename what
+    is ours; `writable` asks for the owner only. Links are followed: they are judged by where they lead
+    and by who could write where they lie.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return  # whoever needs it says what is amiss
+    if status.st_uid not in (os.geteuid(), 0):
+        raise StateExposed(
+            f"{path} belongs to uid {status.st_uid}, not to uid {os.geteuid()}",
+            "give a --home DIR of your own, or set PLUGSEC_HOME; the log of another user: --audit DIR",
+        )
+    if status.st_mode & 0o022 and not writable and not (sticky and status.st_mode & stat.S_ISVTX):
+        raise StateExposed(
+            f"others may write {path}", f"chmod go-w {path}, and ask who could have written there"
+        )
 
 
 def _base(variable: str, default: str, environment: Mapping[str, str]) -> str:

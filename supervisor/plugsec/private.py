@@ -3,22 +3,9 @@
 import os
 import stat
 
-_PARENTS_MAX = 64  # deeper than any home directory
+from plugsec_signing.private import make_directories
 
-
-def make_directories(path: str) -> None:
-    """Make `path` and what is missing above it, each 0700; what exists stays as it is. Raises OSError."""
-    missing: list[str] = []
-    at = os.path.abspath(path)
-    while not os.path.isdir(at) and len(missing) < _PARENTS_MAX:
-        missing.append(at)
-        at = os.path.dirname(at)
-    for directory in reversed(missing):
-        try:
-            os.mkdir(directory, 0o700)
-        except FileExistsError:
-            continue  # another start was faster
-        os.chmod(directory, 0o700)  # a umask of 777 would leave it unusable
+__all__ = ["create", "is_private_directory", "make_directories", "replace"]
 
 
 def is_private_directory(path: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kit.home import Home
+from plugsec.places import StateExposed
 from plugsec.supervision import runs
 
 
@@ -38,6 +39,33 @@ def test_a_dead_run_that_had_not_started_is_nobodys_news(tmp_path: Path) -> None
     (tmp_path / "runs" / "a2").write_bytes(b"")
     assert runs.sweep(str(tmp_path)) == []
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["others can write it", "another user owns it"])
+def test_what_another_user_may_have_told_is_not_recorded(tmp_path: Path, how: str) -> None:
+    """Red team, second pass, 3: a file in the register became a record of a run that never was."""
+    (tmp_path / "runs").mkdir(mode=0o700)
+    told = tmp_path / "runs" / "deadbeefdeadbeef"
+    told.write_text('{"started": true, "plugin": "evil/never-ran"}')
+    if how == "others can write it":
+        told.chmod(0o666)
+    elif os.geteuid() != 0:
+        pytest.skip("only root can give a file to another user")
+    else:
+        os.chown(told, 12345, 12345)
+    assert runs.sweep(str(tmp_path)) == []
+    assert told.exists()
+
+
+def test_a_register_that_others_can_write_is_neither_used_nor_swept(tmp_path: Path) -> None:
+    """Red team, second pass, 3: whatever is in there is theirs."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs").chmod(0o777)
+    (tmp_path / "runs" / "a1").write_text('{"started": true}')
+    assert runs.sweep(str(tmp_path)) == []
+    with pytest.raises(StateExposed) as refused:
+        runs.begin(str(tmp_path), "a2")
+    assert refused.value.code == 9
 
 
 def test_two_sweepers_find_a_dead_run_once(tmp_path: Path) -> None:

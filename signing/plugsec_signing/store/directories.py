@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from plugsec_signing.errors import StoreError, StoreUnusable
+from plugsec_signing.private import make_directories
 from plugsec_signing.tree import DIRECTORY, read_small, write_small
 
 FORMAT = 1
@@ -137,7 +138,7 @@ def try_lock(fd: int, kind: int) -> bool:
 def _create(path: str) -> None:
     """Make what is missing, 0700; the format mark comes last, so that a store with one is whole."""
     try:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        make_directories(os.path.dirname(path))
         for directory in (path, *(os.path.join(path, name) for name in (OBJECTS, INDEX, TEMPORARY))):
             try:
                 os.mkdir(directory, 0o700)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 
 from plugsec import private
+from plugsec.places import StateExposed
 from plugsec.sandbox import cgroups
 from plugsec_signing.typed import Any, NamedTuple
 
@@ -58,9 +59,16 @@ class DeadRun(NamedTuple):
 
 
 def begin(state: str, run_id: str) -> RunFile:
-    """Register a run; raises OSError when the state directory cannot be written."""
+    """Register a run; raises OSError when the state directory cannot be written.
+
+    Raises StateExposed when others own or can write the register: what they put there would be recorded.
+    """
     directory = os.path.join(state, _DIRECTORY)
     private.make_directories(directory)
+    if not private.is_private_directory(directory):
+        raise StateExposed(
+            f"others own or may write {directory}", f"remove it, or chmod go-w {directory} if it is yours"
+        )
     path = os.path.join(directory, run_id)
     for _ in range(_BEGIN_TRIES):
         fd = private.create(path)
@@ -85,6 +93,8 @@ def sweep(state: str, record: Callable[[DeadRun], object] = lambda _: None) -> l
     looks whether that is needed. What it raises ends the sweep.
     """
     directory = os.path.join(state, _DIRECTORY)
+    if not private.is_private_directory(directory):
+        return []
     try:
         names = os.listdir(directory)[:SWEEP_MAX]
     except OSError:
@@ -140,8 +150,10 @@ def _claim(path: str) -> int:
         return -1
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(fd)
+        ours = status.st_uid == os.geteuid() and not status.st_mode & 0o022  # or it is a stranger's tale
         # The name may stand for another, live file by now; from here on nobody else may remove it.
-        if os.path.samestat(os.fstat(fd), os.lstat(path)):
+        if ours and os.path.samestat(status, os.lstat(path)):
             return fd
     except OSError:
         pass
