@@ -190,7 +190,7 @@ def test_a_message_stays_short_whatever_the_value(schema):
 
 
 def test_a_value_too_large_for_many_branches_is_refused_and_not_tried():
-    many = compile_schema({"items": {"anyOf": [{"pattern": f"^{n}$"} for n in range(1000)]}})
+    many = compile_schema({"items": {"anyOf": [{"const": str(n)} for n in range(1000)]}})
     many.check(["1"] * 100)
     with pytest.raises(SchemaViolation, match="so many branches"):
         many.check(["1"] * 1_000_000)

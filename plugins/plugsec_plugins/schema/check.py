@@ -5,11 +5,11 @@ recursion, keywords that we do not know (a misspelt `maxLength` would accept any
 a bound. Checking walks the schema once; it never evaluates it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from plugsec_plugins.errors import SchemaRefused
 from plugsec_policies.suggest import did_you_mean
-from plugsec_signing.typed import Any, NoReturn
+from plugsec_signing.typed import Any, NamedTuple, NoReturn
 
 # As canonical bytes; the largest published schemas of real services are below 200 KB.
 SCHEMA_BYTES_MAX = 256 * 1024
@@ -21,6 +21,13 @@ VALUES_MAX = 20_000
 EXPANDED_MAX = 20_000
 # A regular expression is compiled under a size limit too; this bounds the parsing.
 PATTERN_MAX = 1024
+# All patterns of a schema, each as often as it is written and with a little for itself: parsing costs up to
+# 40 µs a character (case folding), and each is compiled about six times to learn its size. Two seconds.
+PATTERNS_TEXT_MAX = 8 * 1024
+PATTERN_OWN = 16
+# `unevaluated…` looks again at all that applies to the same place, to learn what is evaluated; nested ones
+# multiply. Measured: up to 2.9 for each level.
+UNEVALUATED_FACTOR = 3
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -192,6 +199,27 @@ def check_schema(schema: object) -> int:
     return walk.cost(schema, (), frozenset())
 
 
+class Scan(NamedTuple):
+    """What a byte of text costs at most, as `weigh` counts; and how many lists of alternatives there are."""
+
+    weight: int
+    branches: int
+
+
+def scan(schema: object, weigh: Callable[[Sequence[str]], Mapping[str, int]]) -> Scan:
+    """Return what a byte of text meets, at most, in a schema that `check_schema` accepted.
+
+    `weigh` is given every pattern, as often as it is written, and returns what each costs per byte.
+    A format counts as 1.
+    """
+    walk = _Walk()
+    walk.schema(schema, (), 0)
+    weights = weigh(walk.patterns)
+    walk.price = lambda each: _text_price(each, weights)
+    walk.name_price = weights.__getitem__
+    return Scan(walk.cost(schema, (), frozenset()), walk.branches)
+
+
 def is_simple(schema: object) -> bool:
     """Tell whether a checked schema uses the closed keyword set only."""
     if not isinstance(schema, Mapping):
@@ -212,6 +240,21 @@ def _refuse(path: Pointer, message: str, hint: str) -> NoReturn:
     raise SchemaRefused(f"the schema at {format_pointer(path) or 'its root'}: {message}", hint)
 
 
+def _evaluation_price(schema: object) -> int:
+    if not isinstance(schema, Mapping):
+        return 1
+    enum, required = schema.get("enum", ()), schema.get("required", ())
+    dependent = sum(len(names) for names in schema.get("dependentRequired", {}).values())
+    return 1 + len(enum) + len(required) + dependent
+
+
+def _text_price(schema: object, weights: Mapping[str, int]) -> int:
+    if not isinstance(schema, Mapping):
+        return 0
+    pattern = schema.get("pattern")
+    return (0 if pattern is None else weights[pattern]) + ("format" in schema)
+
+
 class _Walk:
     """One pass over one schema, counting what it meets."""
 
@@ -221,6 +264,13 @@ class _Walk:
         # By pointer: what a `$ref` may name. Literals are not in it, so nothing unchecked is ever applied.
         self._schemas: dict[str, object] = {}
         self.has_references_or_branches = False
+        # Every pattern, as often as it is written; and how many lists of alternatives there are.
+        self.patterns: list[str] = []
+        self.branches = 0
+        self._patterns_text = 0
+        # What a schema by itself costs, and a pattern that a member's name must match.
+        self.price: Callable[[object], int] = _evaluation_price
+        self.name_price: Callable[[str], int] = lambda _pattern: 1
 
     def literal(self, value: object, path: Pointer, depth: int) -> None:
         """Refuse what is not JSON at all (TOML has dates and NaN), or too much of it."""
@@ -262,6 +312,8 @@ class _Walk:
             check, wanted = _VALUES[keyword]
             if not check(value):
                 _refuse(path, f"{keyword} is not {wanted}", f"write {keyword} as {wanted}")
+            if keyword == "pattern" and isinstance(value, str):
+                self._pattern(value, path)
         elif keyword in _ONE:
             self.schema(value, path, depth + 1)
         elif keyword in _LISTS:
@@ -269,15 +321,11 @@ class _Walk:
                 _refuse(
                     path, f"{keyword} is not a list with at least one schema", f"write {keyword} as [ … ]"
                 )
+            self.branches += keyword in {"anyOf", "oneOf"}
             for index, each in enumerate(value):
                 self.schema(each, (*path, index), depth + 1)
         elif keyword in _MAPS:
-            if not isinstance(value, Mapping):
-                _refuse(path, f"{keyword} does not hold schemas by name", f"write {keyword} as {{ … }}")
-            for name, each in value.items():
-                if keyword == "patternProperties" and not _is_pattern(name):
-                    _refuse(path, f"a pattern is longer than {PATTERN_MAX} characters", "shorten it")
-                self.schema(each, (*path, name), depth + 1)
+            self._map(keyword, value, path, depth)
         elif keyword in _REFUSED:
             _refuse(
                 path,
@@ -286,6 +334,27 @@ class _Walk:
             )
         else:
             _refuse(path, f"there is no keyword {keyword}", did_you_mean(keyword, KEYWORDS))
+
+    def _map(self, keyword: str, value: object, path: Pointer, depth: int) -> None:
+        if not isinstance(value, Mapping):
+            _refuse(path, f"{keyword} does not hold schemas by name", f"write {keyword} as {{ … }}")
+        for name, each in value.items():
+            if keyword == "patternProperties":
+                if not _is_pattern(name):
+                    _refuse(path, f"a pattern is longer than {PATTERN_MAX} characters", "shorten it")
+                self._pattern(name, path)
+            self.schema(each, (*path, name), depth + 1)
+
+    def _pattern(self, pattern: str, path: Pointer) -> None:
+        self.patterns.append(pattern)
+        self._patterns_text += len(pattern) + PATTERN_OWN
+        if self._patterns_text > PATTERNS_TEXT_MAX:
+            _refuse(
+                path,
+                f"the patterns up to here have more than {PATTERNS_TEXT_MAX} characters "
+                f"({PATTERN_OWN} are added for each)",
+                "write a pattern that is used often once, under $defs",
+            )
 
     def cost(self, schema: object, path: Pointer, open_references: frozenset[str]) -> int:
         """Return the most evaluations that any one place of a value can cause; refuse recursion.
@@ -296,9 +365,9 @@ class _Walk:
         self._expanded += 1
         if self._expanded > EXPANDED_MAX:
             _refuse((), f"more than {EXPANDED_MAX} schemas apply once every $ref is followed", "branch less")
+        here, below = self.price(schema), 0
         if not isinstance(schema, Mapping):
-            return 1
-        here, below = self._own_cost(schema)
+            return here
         for each, where in self._same_place(schema, path):
             inner = self.cost(each, where, open_references)
             here, below = here + inner, below + inner
@@ -316,12 +385,9 @@ class _Walk:
                 )
             inner = self.cost(self._schemas[reference[1:]], (*path, "$ref"), open_references | {reference})
             here, below = here + inner, below + inner
-        return max(here, below + self._members_cost(schema, path, open_references))
-
-    def _own_cost(self, schema: Mapping[str, Any]) -> tuple[int, int]:
-        enum, required = schema.get("enum", ()), schema.get("required", ())
-        dependent = sum(len(names) for names in schema.get("dependentRequired", {}).values())
-        return 1 + len(enum) + len(required) + dependent, 0
+        once = max(here, below + self._members_cost(schema, path, open_references))
+        looks_again = "unevaluatedProperties" in schema or "unevaluatedItems" in schema
+        return once * UNEVALUATED_FACTOR if looks_again else once
 
     def _same_place(self, schema: Mapping[str, Any], path: Pointer) -> list[tuple[object, Pointer]]:
         found: list[tuple[object, Pointer]] = [
@@ -347,5 +413,5 @@ class _Walk:
             pairs = items.items() if isinstance(items, Mapping) else enumerate(items)
             total += max((cost_of(each, key, name) for name, each in pairs), default=0)
         for name, each in schema.get("patternProperties", {}).items():
-            total += 1 + cost_of(each, "patternProperties", name)
+            total += self.name_price(name) + cost_of(each, "patternProperties", name)
         return total
