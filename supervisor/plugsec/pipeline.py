@@ -350,6 +350,8 @@ class _Run:
         self._known.update(conclusion.learnt(facts))
         result = conclusion.judge(facts, decided.grant, self._known)
         self._check(decided.manifest.methods[decided.method].output, result, "output")
+        if self._interruption.requested:  # while the library was busy, which nothing interrupts
+            raise Interrupted("interrupted while the result was checked")
         output_fd, wanted = self._held.boot.output, self._call.output_dir
         if output_fd >= 0 and wanted is not None:
             self._known["outputs"] = conclusion.collect_files(output_fd, wanted, decided.grant.limits)
