@@ -13,6 +13,7 @@ import pytest
 from kit.home import Home
 from kit.outside import PATIENCE_S, command_line, eventually
 from kit.started import GREETING, SLEEPER, Started, bundle_of, records, registered, stories, verified
+from plugsec.exchange import schemas
 from plugsec.outcome import Outcome
 from plugsec.pipeline import Call
 from plugsec.supervision.interruption import Interruption
@@ -123,3 +124,28 @@ def test_an_interruption_before_the_start_starts_nothing(home: Home) -> None:
     interruption.close()
     assert outcome.code == 130
     assert not [record for record in records(home) if record["event"] == "run.start"]
+
+
+def test_an_interruption_while_the_result_is_checked_counts(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red team, second pass, 12: it comes while the library is busy, which hears of it afterwards."""
+    interruption = Interruption()
+    checked: list[str] = []
+
+    def interrupted(_schema: bytes, _value: object, what: str) -> None:
+        checked.append(what)
+        interruption.request()
+
+    monkeypatch.setattr(schemas, "check", interrupted)
+    bundle = home.bundle(
+        {
+            "main.py": "from plugsec_plugins.guest import plugin\n" + GREETING,
+            "schemas/out.json": '{"pattern":"."}',
+        },
+        methods={"go": {"summary": "s", "output": "schemas/out.json"}},
+    )
+    outcome = home.supervisor().run(Call(bundle=bundle), interruption)
+    interruption.close()
+    assert (checked, outcome.code) == (["output"], 130)
+    assert [record["event"] for record in records(home)].count("run.end") == 1
