@@ -40,6 +40,7 @@ def install(store, path, *, trust=TRUST, now=kit.NOW, announce=None, sync=no_syn
         now,
         sync=sync,
         announce=announce or (lambda evidence, done: None),
+        known={entry.fingerprint for entry in trust.keys},
     )
 
 

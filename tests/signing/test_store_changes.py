@@ -1,5 +1,7 @@
 """Installing, removing, rolling back, collecting; and everything that can be wrong with what is stored."""
 
+import hashlib
+import io
 import os
 import shutil
 import stat
@@ -19,7 +21,9 @@ from store_kit import (
     write_bundle,
 )
 
-from plugsec_signing import payload
+from plugsec_signing import bundle as container
+from plugsec_signing import dsse, keys, payload
+from plugsec_signing.envelope import parse_envelope
 from plugsec_signing.errors import (
     BundleError,
     NotInstalled,
@@ -87,13 +91,82 @@ def test_installing_again_changes_nothing_but_gives_missing_signatures(store, tm
     assert verified(store) == kit.FILES
 
 
-def test_an_installed_bundle_takes_no_more_signatures_than_a_bundle_can_have(store, tmp_path):
-    signers = [kit.signer(40 + number) for number in range(17)]
-    install(store, write_bundle(tmp_path, signers=(kit.ACME, *signers[:12])))
+JUNK = [kit.signer(40 + number) for number in range(15)]
+
+
+def _trust(*privates):
+    """A trust store in which each of these may release."""
+    return kit.store(*(kit.trust_text(each, id=f"key-{number}") for number, each in enumerate(privates)))
+
+
+def test_more_signatures_of_trusted_keys_than_a_bundle_can_have_are_refused_and_not_recorded(store, tmp_path):
+    """Red team, second pass, 9: the log said `bundle.installed` of an install that was refused after that."""
+    trust, announced = _trust(kit.ACME, kit.REVIEW, *JUNK), []
+    install(store, write_bundle(tmp_path, signers=(kit.ACME, *JUNK)), trust=trust)
+    before = everything(store)
     with pytest.raises(StoreUnusable) as refused:
-        install(store, write_bundle(tmp_path, signers=(kit.ACME, *signers[12:])))
-    assert refused.value.id == "PLG-STO-011"
+        install(
+            store,
+            write_bundle(tmp_path, signers=(kit.ACME, kit.REVIEW)),
+            trust=trust,
+            announce=lambda *told: announced.append(told),
+        )
+    assert (refused.value.id, announced, everything(store)) == ("PLG-STO-011", [], before)
     assert verified(store) == kit.FILES
+
+
+@pytest.mark.parametrize("junk_first", [True, False])
+@pytest.mark.parametrize("trusted", [(kit.ACME, kit.REVIEW), (kit.ACME,)], ids=["trusted", "not yet"])
+def test_signatures_that_anybody_added_do_not_take_the_room_of_one_that_counts(
+    junk_first, trusted, store, tmp_path
+):
+    """Red team, second pass, 8: fifteen signatures of throw-away keys kept a reviewer's out for good."""
+    trust = _trust(*trusted)
+    steps = [(kit.ACME, *JUNK), (kit.ACME, kit.REVIEW)]
+    for signers in steps if junk_first else reversed(steps):
+        install(store, write_bundle(tmp_path, signers=signers), trust=trust)
+    there = {path.name for path in (tree_of(store) / "signatures").iterdir()}
+    assert len(there) == 16
+    if junk_first or kit.REVIEW in trusted:
+        assert f"{keys.fingerprint(kit.REVIEW.public)}.sshsig" in there
+    assert verified(store, trust=trust) == kit.FILES
+    assert stat.S_IMODE((tree_of(store) / "signatures").stat().st_mode) == 0o555
+
+
+def _attested(directory, *signers_of_each):
+    """Write a bundle with an attestation by each of these groups of keys."""
+    manifest = kit.manifest()
+    contents = {}
+    for number, signers in enumerate(signers_of_each):
+        statement = dsse.statement(
+            parse_envelope(manifest), "https://example.org/review/v1", {"number": number}
+        )
+        content = dsse.attest(statement, signers)
+        contents[hashlib.sha256(content).hexdigest()] = content
+    path = directory / "attested.plug"
+    with path.open("wb") as out:
+        container.write_bundle(
+            out, manifest, kit.signatures(manifest, kit.ACME), contents,
+            lambda entry: io.BytesIO(kit.FILES[entry.path]),
+        )  # fmt: skip
+    return str(path), set(contents)
+
+
+def test_attestations_that_anybody_added_do_not_take_the_room_of_one_that_counts(store, tmp_path):
+    """Red team, second pass, 8; also when a stranger added a name of his own to what a known key says."""
+    trust = _trust(kit.ACME, kit.REVIEW)
+    for crowd in (
+        [[each] for each in JUNK[:9]] + [[kit.REVIEW, each] for each in JUNK[:7]],
+        [[each] for each in JUNK],
+    ):
+        install(store, _attested(tmp_path, *crowd)[0], trust=trust)
+        path, good = _attested(tmp_path, [kit.REVIEW])
+        install(store, path, trust=trust)
+        install(store, _attested(tmp_path, *crowd)[0], trust=trust)
+        there = {item.name.partition(".")[0] for item in (tree_of(store) / "attestations").iterdir()}
+        assert len(there) == 16
+        assert good <= there
+        assert verified(store) == kit.FILES
 
 
 def test_versions_lie_side_by_side_and_the_last_one_is_current(store, tmp_path):

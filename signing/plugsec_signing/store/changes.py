@@ -8,14 +8,15 @@ the renames is left to do, so that a change which cannot be recorded does not ha
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 
-from plugsec_signing.bundle import MAX_ATTESTATIONS, MAX_SIGNATURES, BundleHead, Sink
+from plugsec_signing.bundle import BundleHead, Sink
 from plugsec_signing.envelope import FileEntry
 from plugsec_signing.errors import NotInstalled, SigningError, StoreUnusable
 from plugsec_signing.store import index as indexes
 from plugsec_signing.store.directories import Directories, opened, try_lock, unusable
+from plugsec_signing.store.evidence import SUFFIXES, Evidence, apply, entered, merge
 from plugsec_signing.store.stored import (
     ATTESTATIONS,
     MANIFEST,
@@ -63,12 +64,14 @@ def install(
     *,
     sync: Sync,
     announce: Callable[[VerifiedBundle, Installed], object],
+    known: Container[str] = frozenset(),
 ) -> tuple[VerifiedBundle, Installed]:
     """Install a bundle into the store at `path` and make it the current version; `now` in unix seconds.
 
     1. `verify` judges the bundle and feeds the sink, which writes it to a directory of its own. 2. `sync`.
-    3. Under the lock: no other bundle may be installed as that version. 4. `announce`. 5. The tree gets its
-    place, or gives its signatures to an intact one that is there. 6. The index says so. 7. Leftovers go.
+    3. Under the lock: no other bundle may be installed as that version, and signatures of `known` keys find
+    room in an intact tree that is there. 4. `announce`. 5. The tree gets its place, or gives its signatures
+    to the one that is there. 6. The index says so. 7. Leftovers go.
     Raises what `verify` and `announce` do, StoreError and StoreUnusable; then nothing is installed.
     """
     with opened(path, create=True) as where:
@@ -83,15 +86,16 @@ def install(
             with where.locked():
                 index = find_index(where, envelope.name)
                 there = _intact(where, envelope.name, version)
-                if there and index is not None:
+                if there is not None and index is not None:
                     version = next(
                         (old for old in index.versions if old.bundle_id == version.bundle_id), version
                     )
                 changed = indexes.with_installed(index, envelope.name, version)  # 3
-                done = Installed(version, index.current if index is not None else None, not there)
+                lacking = merge(there, writing.evidence(evidence), known) if there is not None else ()
+                done = Installed(version, index.current if index is not None else None, there is None)
                 announce(evidence, done)  # 4
-                if there:
-                    _add_evidence(where, version, writing.head_read)  # 5
+                if there is not None:
+                    apply(where, version.bundle_id.removeprefix("sha256:"), lacking)  # 5
                 else:
                     writing.publish(version)
                 _write_index(where, changed)  # 6
@@ -189,7 +193,7 @@ class _Writing:
         self._payload = -1
         self._writer: TreeWriter | None = None
         self._published = False
-        self.head_read: BundleHead | None = None
+        self._head: BundleHead | None = None
 
     def __enter__(self) -> "_Writing":
         where = self._where
@@ -214,17 +218,14 @@ class _Writing:
 
     def head(self, head: BundleHead) -> None:
         """Write everything but the payload."""
-        self.head_read = head
+        self._head = head
         try:
             write_small(self._directory, MANIFEST, head.envelope.manifest_bytes, 0o444)
-            for kind, suffix, contents in (
-                (SIGNATURES, ".sshsig", head.signatures),
-                (ATTESTATIONS, ".dsse.json", head.attestations),
-            ):
+            for kind, contents in ((SIGNATURES, head.signatures), (ATTESTATIONS, head.attestations)):
                 os.mkdir(kind, 0o700, dir_fd=self._directory)
-                with _directory(self._directory, kind) as directory:
+                with entered(self._directory, kind) as directory:
                     for name, content in contents.items():
-                        write_small(directory, name + suffix, content, 0o444)
+                        write_small(directory, name + SUFFIXES[kind], content, 0o444)
                     os.fchmod(directory, 0o555)
             os.mkdir(PAYLOAD, 0o700, dir_fd=self._directory)
             self._payload = os.open(PAYLOAD, DIRECTORY, dir_fd=self._directory)
@@ -255,6 +256,12 @@ class _Writing:
         except OSError as err:
             raise unusable(where.path, err) from err
 
+    def evidence(self, found: VerifiedBundle) -> Evidence:
+        """Return what vouches for the bundle that was written."""
+        if self._head is None:
+            raise RuntimeError("head() comes first")
+        return Evidence(self._head, found.attestations)
+
     def _payload_writer(self) -> TreeWriter:
         if self._writer is None:
             raise RuntimeError("head() comes first")
@@ -274,63 +281,24 @@ class _Nowhere:
         """Nothing is kept."""
 
 
-def _intact(where: Directories, name: str, version: indexes.Version) -> bool:
-    """Say whether a tree is there as it was installed, whoever is trusted: every byte of it is read."""
+def _intact(where: Directories, name: str, version: indexes.Version) -> Evidence | None:
+    """Return what vouches for a tree that is there as it was installed, whoever is trusted; all is read."""
     try:
         os.stat(version.bundle_id.removeprefix("sha256:"), dir_fd=where.objects, follow_symlinks=False)
         stored = open_tree(where, name, version)
     except (OSError, SigningError):
-        return False
+        return None
     try:
         head = read_head(stored)
         check_signatures(head)
-        check_attestations(head, None, 0)
+        attestations = check_attestations(head, None, 0)
         read_payload(stored.payload, head.envelope.files, _Nowhere())
     except SigningError:
-        return False
+        return None
     finally:
         os.close(stored.directory)
         os.close(stored.payload)
-    return True
-
-
-def _add_evidence(where: Directories, version: indexes.Version, head: BundleHead | None) -> None:
-    """Give an installed tree the signatures and attestations that it lacks, each whole by one rename."""
-    if head is None:
-        raise RuntimeError("head() comes first")
-    tree = version.bundle_id.removeprefix("sha256:")
-    try:
-        with _directory(where.objects, tree) as directory:
-            for kind, suffix, contents, most in (
-                (SIGNATURES, ".sshsig", head.signatures, MAX_SIGNATURES),
-                (ATTESTATIONS, ".dsse.json", head.attestations, MAX_ATTESTATIONS),
-            ):
-                with _directory(directory, kind) as there:
-                    _add_files(where, there, {n + suffix: c for n, c in contents.items()}, most)
-    except OSError as err:
-        raise unusable(where.path, err) from err
-
-
-def _add_files(where: Directories, there: int, contents: dict[str, bytes], most: int) -> None:
-    known = set(os.listdir(there))
-    missing = {name: content for name, content in contents.items() if name not in known}
-    if len(known) + len(missing) > most:
-        raise StoreUnusable(
-            f"the installed bundle and this one together have more than {most} signatures",
-            "plugsec sign BUNDLE --prune, or remove the installed version first",
-            id="PLG-STO-011",
-        )
-    if not missing:
-        return
-    os.fchmod(there, 0o755)
-    try:
-        for name, content in missing.items():
-            temporary = os.urandom(8).hex()
-            write_small(where.temporary, temporary, content, 0o444)
-            os.rename(temporary, name, src_dir_fd=where.temporary, dst_dir_fd=there)
-    finally:
-        os.fchmod(there, 0o555)
-    os.fsync(there)
+    return Evidence(head, attestations)
 
 
 def _set_aside(where: Directories, bundle_id: str) -> None:
@@ -381,15 +349,6 @@ def _existing(path: str, name: str) -> Iterator[Directories]:
         if where is None:
             raise NotInstalled(f"{name} is not installed: there is no store at {path}")
         yield where
-
-
-@contextmanager
-def _directory(parent: int, name: str) -> Iterator[int]:
-    fd = os.open(name, DIRECTORY, dir_fd=parent)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 @contextmanager

@@ -97,9 +97,10 @@ def install(
                 now,
                 sync=syncfs,
                 announce=announce,
+                known={entry.fingerprint for entry in store.keys},
             )
         except REFUSALS as err:
-            if err.code in {3, 4}:
+            if err.code in {3, 4} or seqs:  # what was recorded as installed and is not, is refused after all
                 detail = {"path": os.path.abspath(bundle), "error": err.id, "message": err.message}
                 record(where, "bundle.refused", "refused", detail)
             raise
