@@ -239,3 +239,20 @@ def test_a_run_of_a_file_loads_nothing_of_the_store(cli) -> None:
         )  # fmt: skip
         loaded[word] = {name for name in ended.stderr.split() if ".store" in name or name.endswith(".tree")}
     assert set(map(frozenset, loaded.values())) == {frozenset()}
+
+
+def test_a_change_that_cannot_be_recorded_neither_happens_nor_is_remembered(cli) -> None:
+    """Red team, second pass, 13: `gc` removed and then failed; `install` failed and was remembered."""
+    assert cli("install", release(cli, "1.0.0", 1)).returncode == 0
+    data, audit = cli.home.home / "data" / "store", cli.home.home / "state" / "audit"
+    (data / "index" / "acme+test.json").unlink()
+    (orphan,) = (data / "sha256").iterdir()
+    remembered = cli("trust", "memory", "--json").stdout
+    audit.chmod(0o755)
+    for command in (("gc",), ("install", release(cli, "5.0.0", 5))):
+        assert cli(*command).returncode == 9
+        assert list((data / "sha256").iterdir()) == [orphan]
+    assert cli("trust", "memory", "--json").stdout == remembered
+    audit.chmod(0o700)
+    assert told(cli("gc", "--json"))["bundles"] == [f"sha256:{orphan.name}"]
+    assert records(cli)[-1]["event"] == "store.collected"

@@ -52,6 +52,10 @@ def roll_back(store, name=NAME):
     return changes.roll_back(str(store), name, announce=lambda changed: None)
 
 
+def collect(store, announce=lambda bundles: None):
+    return changes.collect(str(store), announce=announce)
+
+
 def verified(store, name=NAME, *, trust=TRUST, now=kit.NOW):
     """Verify an installed bundle and return {path: content} of the payload that a run would get."""
     evidence = verify_stored(str(store), parse_name(name), trust, now)

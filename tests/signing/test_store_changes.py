@@ -10,6 +10,7 @@ import pytest
 import signing_kit as kit
 import store_kit as shop
 from store_kit import (
+    collect,
     current,
     everything,
     install,
@@ -537,7 +538,7 @@ def test_a_store_that_is_not_ours_alone_or_not_whole_is_refused_whatever_is_aske
         lambda: remove(store, "1.2.3"),
         lambda: roll_back(store),
         lambda: changes.installed(str(store)),
-        lambda: changes.collect(str(store)),
+        lambda: collect(store),
     ):
         with pytest.raises(StoreError) as refused:
             attempt()
@@ -576,7 +577,7 @@ def test_leftovers_and_trees_without_index_are_collected_and_nothing_else(store,
     (store / "tmp" / "dead" / "payload" / "a").mkdir(parents=True)
     (store / "tmp" / "file").write_text("half an index")
     (store / "tmp" / "link").symlink_to("/etc/passwd")
-    bundles, leftovers = changes.collect(str(store))
+    bundles, leftovers = collect(store)
     assert (bundles, leftovers) == ((f"sha256:{orphan}",), 3)
     assert everything(store) == before
     assert verified(store) == kit.FILES
@@ -588,13 +589,29 @@ def test_what_somebody_reads_or_writes_is_not_collected(store, tmp_path):
     with opened_bundle(str(store), parse_name(shop.NAME)) as stored:
         remove(store, "1.0.0")
         assert os.read(os.open("run", os.O_RDONLY, dir_fd=stored.payload), 100) == kit.FILES["run"]
-        assert changes.collect(str(store)) == ((), 0)
-    assert changes.collect(str(store)) == ((), 1)
+        assert collect(store) == ((), 0)
+    assert collect(store) == ((), 1)
     assert everything(store) == ["format", "index", "sha256", "tmp"]
 
 
+def test_a_collection_that_cannot_be_recorded_removes_nothing(store, bundle):
+    """Red team, second pass, 13: `gc` removed first and recorded afterwards."""
+    install(store, bundle)
+    (store / "index" / "acme+wordfreq.json").unlink()
+    before, (orphan,) = everything(store), os.listdir(store / "sha256")
+    announced = []
+
+    def refuse(bundles):
+        announced.append(bundles)
+        raise StoreUnusable("the log cannot be written")
+
+    with pytest.raises(StoreUnusable):
+        collect(store, refuse)
+    assert (announced, everything(store)) == ([(f"sha256:{orphan}",)], before)
+
+
 def test_nothing_to_collect_where_there_is_no_store(store):
-    assert changes.collect(str(store)) == ((), 0)
+    assert collect(store) == ((), 0)
     assert changes.installed(str(store)) == ()
     assert not store.exists()
 
@@ -615,7 +632,7 @@ def test_a_payload_that_is_too_large_for_memory_is_hashed_and_stays_where_it_lie
         assert evidence.payload.read("run", 100) == kit.FILES["run"], "its lock keeps it there"
     finally:
         evidence.close()
-    assert changes.collect(str(store)) == ((), 1)
+    assert collect(store) == ((), 1)
 
 
 def test_a_large_payload_that_was_edited_is_refused(store, bundle, monkeypatch):
@@ -640,7 +657,7 @@ def test_no_descriptor_is_left_open_whatever_happens(store, bundle):
             attempt()
     install(store, bundle)
     remove(store, "1.2.3")
-    changes.collect(str(store))
+    collect(store)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -667,7 +684,7 @@ def test_what_the_system_refuses_in_the_middle_is_exit_2(store, bundle, monkeypa
             failed.append(1)
             raise OSError(5, "Input/output error")
 
-        for act in (lambda: install(store, bundle), lambda: changes.collect(str(store))):
+        for act in (lambda: install(store, bundle), lambda: collect(store)):
             failed.clear()
             with monkeypatch.context() as patch:
                 patch.setattr(os, name, fail)

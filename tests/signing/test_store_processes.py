@@ -63,7 +63,7 @@ def test_many_processes_install_and_remove_one_bundle_and_readers_see_all_or_not
         said = [killed(writer) for writer in writers]
     assert said == ["", "", ""]
     assert seen >= 10
-    changes.collect(str(store))
+    shop.collect(store)
     left = {each.bundle_id for index in changes.installed(str(store)) for each in index.versions}
     assert {f"sha256:{path.name}" for path in (store / "sha256").iterdir()} == left
     assert list((store / "tmp").iterdir()) == []
@@ -89,7 +89,7 @@ def test_an_install_killed_at_any_moment_leaves_the_store_whole(tmp_path):
             shop.remove(store, *(each.version for each in changes.installed(str(store))[0].versions))
     shop.install(store, bundles[0])
     assert list((store / "tmp").iterdir()) == []
-    changes.collect(str(store))
+    shop.collect(store)
     left = {each.bundle_id for index in changes.installed(str(store)) for each in index.versions}
     assert {f"sha256:{path.name}" for path in (store / "sha256").iterdir()} == left
 
@@ -111,7 +111,7 @@ def test_a_suspended_install_is_not_taken_for_a_dead_one(tmp_path):
         except BaseException:
             os._exit(1)
     os.read(ready[0], 1)
-    assert changes.collect(str(store)) == ((), 0)
+    assert shop.collect(store) == ((), 0)
     assert len(list((store / "tmp").iterdir())) == 1
     os.write(go[1], b".")
     assert os.waitpid(pid, 0)[1] == 0

@@ -146,8 +146,11 @@ def roll_back(path: str, name: str, *, announce: Callable[[Changed], object]) ->
     return changed
 
 
-def collect(path: str) -> tuple[tuple[str, ...], int]:
-    """Remove trees that no index names, and leftovers; returns bundle ids and the number of leftovers."""
+def collect(path: str, *, announce: Callable[[tuple[str, ...]], object]) -> tuple[tuple[str, ...], int]:
+    """Remove trees that no index names, and leftovers; returns bundle ids and the number of leftovers.
+
+    The bundle ids are announced, if there are any; leftovers never were anything.
+    """
     with opened(path) as where:
         if where is None:
             return (), 0
@@ -155,6 +158,8 @@ def collect(path: str) -> tuple[tuple[str, ...], int]:
             named = {each.bundle_id for index in indexes_of(where) for each in index.versions}
             orphans = sorted(f"sha256:{each}" for each in _listed(where, where.objects))
             orphans = [each for each in orphans if each not in named]
+            if orphans:
+                announce(tuple(orphans))
             for bundle_id in orphans:
                 _set_aside(where, bundle_id)
         left = sweep(where)

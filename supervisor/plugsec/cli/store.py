@@ -73,11 +73,9 @@ def install(
             private.make_directories(where.data)
 
         def announce(evidence: "VerifiedBundle", done: "Installed") -> None:
-            if evidence.verdict is not None:
-                memory.remember(memory.path_in(where.state), evidence.verdict)
-                if evidence.verdict.downgrade:
-                    override = {"override": "allow-downgrade", "path": os.path.abspath(bundle)}
-                    record(where, "override.used", "used", override, bundle_id=evidence.bundle_id)
+            if evidence.verdict is not None and evidence.verdict.downgrade:
+                override = {"override": "allow-downgrade", "path": os.path.abspath(bundle)}
+                record(where, "override.used", "used", override, bundle_id=evidence.bundle_id)
             detail = {
                 "path": os.path.abspath(bundle),
                 "plugin": evidence.envelope.name,
@@ -89,6 +87,8 @@ def install(
                 "new": done.new,
             }
             seqs.append(record(where, "bundle.installed", "installed", detail, bundle_id=evidence.bundle_id))
+            if evidence.verdict is not None:  # last: what is not in the log was not accepted
+                memory.remember(memory.path_in(where.state), evidence.verdict)
 
         try:
             evidence, done = changes.install(
@@ -225,16 +225,20 @@ def gc(audit: Audit = None, home: Home = None, json: Json = False) -> None:
     """
     from plugsec_signing.store.changes import collect  # noqa: PLC0415
 
+    seqs: list[int] = []
     try:
         where = places(home, None, audit)
-        bundles, leftovers = collect(_store(where))
-        seq = record(where, "store.collected", "removed", {"bundles": list(bundles)}) if bundles else None
+
+        def announce(bundles: tuple[str, ...]) -> None:
+            seqs.append(record(where, "store.collected", "removed", {"bundles": list(bundles)}))
+
+        bundles, leftovers = collect(_store(where), announce=announce)
     except REFUSALS as err:
         refuse(err, as_json=json)
     if json:
         emit_json({
             "outcome": "ok", "code": 0, "bundles": list(bundles), "leftovers": leftovers,
-            "audit": {"seq": seq} if seq is not None else None,
+            "audit": {"seq": seqs[0]} if seqs else None,
         })  # fmt: skip
         return
     for bundle_id in bundles:
