@@ -57,8 +57,8 @@ _SUPERVISOR = {
         os.open(gid_map)
     """),
     "supervisor seccomp": ("seccomp", """
-        open(base.profile) open(python.profile) open(init.profile) open(x86_64.calls) open(aarch64.calls)
-        os.open(*.bpf) os.fstat os.read
+        open(base.profile) open(write.profile) open(python.profile) open(init.profile)
+        open(x86_64.calls) open(aarch64.calls) os.open(*.bpf) os.fstat os.read
     """),
     "supervisor granted": ("mount-namespace", "open(mountinfo) os.stat"),
     "supervisor identity": ("user-namespace", """
