@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import installing  # noqa: E402 - beside this file
+import verifying  # noqa: E402
 
 from kit.home import Home  # noqa: E402 - the path had to be set first
 
@@ -81,9 +82,11 @@ def measure(directory: Path, runs: int) -> str:
     times = alternate(commands, environment, runs)
     falls = waterfall(bundle, environment)
     loaded = modules(program, bundle, environment)
-    return page(times, falls, loaded, runs) + "\n".join(
-        installing.lines(home, environment, [program], min(runs, 9))
-    )
+    sections = [
+        *verifying.lines(home, environment, [program], min(runs, 5)),
+        *installing.lines(home, environment, [program], min(runs, 9)),
+    ]
+    return page(times, falls, loaded, runs) + "\n".join(sections)
 
 
 def bwrap(python: str) -> list[str]:

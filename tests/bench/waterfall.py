@@ -70,8 +70,8 @@ def main() -> None:
         pipeline.Held.release = timed("release", pipeline.Held.release)
         opened = pipeline.Held.open_log
 
-        def open_log(held: Any) -> Any:
-            log = opened(held)
+        def open_log(self: Any) -> Any:
+            log = opened(self)
             log.append = timed("  audit append", log.append)
             return log
 
