@@ -76,7 +76,8 @@ class Grant(NamedTuple):
     version: str
     fs_read: tuple[str, ...]
     fs_write: tuple[str, ...]
-    fs_execute: tuple[str, ...]  # of the two above, those whose files may also be executed or mapped so
+    fs_read_execute: tuple[str, ...]  # of fs_read, what may also be executed or mapped so (`rox`)
+    fs_write_execute: tuple[str, ...]  # of fs_write, the same (`rwx`); reading so does not mean writing so
     env: tuple[str, ...]
     exec: tuple[str, ...]
     processes_allowed: int  # how many more processes the plugin may start; 0: it may not fork
@@ -109,14 +110,14 @@ def decide(
         for name in PERMISSION_NAMES
     }
     limits, limits_narrowed, limits_trace = _limits(request, ordered, narrowing)
-    files = (*granted["fs.read"].atoms, *granted["fs.write"].atoms)
     return Grant(
         bundle_id=request.bundle_id,
         name=request.name,
         version=request.version,
         fs_read=_texts(granted["fs.read"]),
         fs_write=_texts(granted["fs.write"]),
-        fs_execute=tuple(sorted({atom.text for atom in files if atom.word.endswith("x")})),
+        fs_read_execute=_executable(granted["fs.read"]),
+        fs_write_execute=_executable(granted["fs.write"]),
         env=_texts(granted["env"]),
         exec=_texts(granted["exec"]),
         processes_allowed=max((atom.number for atom in granted["process"].atoms), default=0),
@@ -150,6 +151,10 @@ def grant_to_plain(grant: Grant) -> dict[str, Any]:
 
 def _texts(granted: PermissionSet) -> tuple[str, ...]:
     return tuple(dict.fromkeys(atom.text for atom in granted.atoms))
+
+
+def _executable(granted: PermissionSet) -> tuple[str, ...]:
+    return tuple(sorted({atom.text for atom in granted.atoms if atom.word.endswith("x")}))
 
 
 # Permissions -----------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_an_access_word_needs_a_host_that_can_enforce_it():
     asks = kit.request(kit.asks("fs.read", paths=[{"path": "/opt/tool", "access": "rox"}]))
     assert refused(asks, policy).id == PermissionUnsupported.id
     grant = decided(asks, policy, host=kit.EVERYTHING)
-    assert grant.fs_read == grant.fs_execute == ("/opt/tool",)
+    assert grant.fs_read == grant.fs_read_execute == ("/opt/tool",)
     weaker = kit.policy('[[grant]]\nid = "a"\nplugins = ["*"]\nfs.read = ["/opt"]')
     assert "grants only fs.read /opt/tool" in refused(asks, weaker, host=kit.EVERYTHING).message
 

@@ -28,8 +28,9 @@ def granted_sets(grant):
     for name, field in _LISTS.items():
         texts = getattr(grant, field)
         if texts and name.startswith("fs."):
-            word = "rox" if name == "fs.read" else "rwx"
-            raw = [{"path": t, "access": word} if t in grant.fs_execute else t for t in texts]
+            reads = name == "fs.read"
+            word, executable = ("rox", grant.fs_read_execute) if reads else ("rwx", grant.fs_write_execute)
+            raw = [{"path": t, "access": word} if t in executable else t for t in texts]
             sets[name] = parse_value(name, raw)
         elif texts:
             sets[name] = parse_value(name, list(texts))
@@ -131,3 +132,17 @@ def test_a_policy_with_all_its_rules_for_others_grants_nothing(request, policy):
 
 def test_the_laws_speak_of_every_permission():
     assert set(kit.VALUES) == set(PERMISSION_NAMES)
+
+
+def test_reading_and_executing_a_path_is_not_writing_and_executing_it():
+    """Found by the law above: `rox` on what may also be written (`rw`) must not become `rwx`."""
+    request = kit.request(
+        kit.asks("fs.read", paths=[{"path": "/opt/a", "access": "rox"}]),
+        kit.asks("fs.write", paths=[{"path": "/opt/a", "access": "rw"}]),
+    )
+    policy = kit.policy(
+        '[[grant]]\nid = "g"\nplugins = ["*"]\n'
+        'fs.read = [{ path = "/opt/a", access = "rox" }]\nfs.write = [{ path = "/opt/a", access = "rw" }]\n'
+    )
+    grant = outcome(request, [policy])
+    assert (grant.fs_read_execute, grant.fs_write, grant.fs_write_execute) == (("/opt/a",), ("/opt/a",), ())

@@ -56,8 +56,8 @@ def granted_binds(grant: Grant, plan: LaunchPlan, own_directories: Iterable[str]
                 raise _refused(path, "is plugsec's own", "grant the directories that the plugin needs")
             if _beneath(directory, path) and _is_directory(directory):
                 masked.append(Bind("", directory, mask=True))
-    binds = [Bind(path, path, exec=path in grant.fs_execute) for path in read]
-    binds += [Bind(path, path, write=True, exec=path in grant.fs_execute) for path in write]
+    binds = [Bind(path, path, exec=path in grant.fs_read_execute) for path in read]
+    binds += [Bind(path, path, write=True, exec=path in grant.fs_write_execute) for path in write]
     return (*sorted(binds, key=lambda bind: _depth(bind.target)), *dict.fromkeys(masked))
 
 
