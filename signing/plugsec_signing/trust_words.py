@@ -135,11 +135,11 @@ def _superseded(verdict: Verdict, found: Considered) -> tuple[str, str]:
 
 
 def _compromised(verdict: Verdict, found: Considered) -> tuple[str, str]:
-    return (
-        f"the key {found.entry.id} that signed {verdict.candidate.name} is compromised "
-        f"{_since(verdict, found)}, and this signature did not count here before that",
-        "do not run it; ask its publisher for a release by another key",
-    )
+    said = f"the key {found.entry.id} that signed {verdict.candidate.name} is compromised"
+    assert verdict.revocations is not None  # noqa: S101 - the reason says so
+    if verdict.revocations.keys[found.entry.fingerprint].since:
+        said += f" {_since(verdict, found)}, and this signature did not count here before that"
+    return said, "do not run it; ask its publisher for a release by another key"
 
 
 def _since(verdict: Verdict, found: Considered) -> str:
