@@ -51,6 +51,8 @@ def test_every_file_of_a_room_is_in_the_wheel(room: str) -> None:
     wanted = below(ROOMS[room], room)
     if room == "plugsec_plugins":  # `plugsec demo` and authors find the examples there
         wanted |= below(CLONE / "plugins/examples", f"{room}/examples")
+    if room == "plugsec":  # `plugsec explain` prints them
+        wanted |= below(CLONE / "docs/errors", f"{room}/error_pages")
     assert wanted == {name for name in files(installed()) if name.startswith(f"{room}/")}
 
 
