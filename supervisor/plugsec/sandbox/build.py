@@ -150,8 +150,11 @@ def rlimits(grant: Grant, *, cgroup: bool) -> tuple[tuple[int, int, int], ...]:
         (resource.RLIMIT_SIGPENDING, 1024, 1024),
     ]
     if os.geteuid() == 0 or _kernel() >= _NPROC_PER_NAMESPACE:
-        # One more than allowed, so that passing the limit can be seen and not only be refused.
-        count = tasks_allowed(grant) + OWN_PROCESSES + 1
+        # One more than allowed, so that passing the limit can be seen and not only be refused. The kernel
+        # counts a fork here before it asks the cgroup: where there is one, each task may be at it at once,
+        # or this limit would now and then refuse what the cgroup counts as refused.
+        tasks = tasks_allowed(grant)
+        count = tasks * (2 if cgroup else 1) + OWN_PROCESSES + 1
         wanted.append((resource.RLIMIT_NPROC, count, count))
     return tuple((kind, *_within(kind, soft, hard)) for kind, soft, hard in wanted)
 
