@@ -196,7 +196,7 @@ class _File:
                 f"extends names the absolute path {name}",
                 "write it relative to this file, so that both can move together",
             )
-        return base(name)  # type: ignore[no-any-return]
+        return base(name)  # type: ignore[no-any-return]  # plain data from the cache
 
     def _isolation(self, table: Table) -> Isolation | None:
         inner = table.maybe_table("isolation")

@@ -84,6 +84,7 @@ def _flush() -> None:
 
 def _call(channel: _Channel, module: str, params: "dict[str, Any]") -> "dict[str, Any]":
     for stream in (sys.stdout, sys.stderr):
+        # A plugin's streams are text files here; typeshed calls them TextIO, which has no reconfigure.
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     try:
         __import__(module)

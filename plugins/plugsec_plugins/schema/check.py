@@ -52,7 +52,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_positive(value: object) -> bool:
-    return _is_number(value) and value > 0  # type: ignore[operator]
+    return _is_number(value) and value > 0  # type: ignore[operator]  # a number, as was just asked
 
 
 def _is_count(value: object) -> bool:

@@ -54,6 +54,7 @@ def register(app: "typer.Typer") -> None:
         execute({name: [] if value is None and _repeats(name) else value for name, value in values.items()})
 
     run.__doc__ = RUN_HELP
+    # What inspect.signature, and so Typer, reads first (PEP 362); functions do not declare it.
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(

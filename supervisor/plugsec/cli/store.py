@@ -106,11 +106,15 @@ def install(
             raise
     except REFUSALS as err:
         refuse(err, as_json=json)
+    _tell_installed(evidence, done, seqs[0], as_json=json)
+
+
+def _tell_installed(evidence: "VerifiedBundle", done: "Installed", seq: int, *, as_json: bool) -> None:
     name, version = evidence.envelope.name, done.version
-    if json:
+    if as_json:
         emit_json({
             "outcome": "ok", "code": 0, "plugin": name, **_described(version), "new": done.new,
-            "before": done.before, "warnings": list(evidence.warnings), "audit": {"seq": seqs[0]},
+            "before": done.before, "warnings": list(evidence.warnings), "audit": {"seq": seq},
         })  # fmt: skip
         return
     state = "installed" if done.new else "was installed already"

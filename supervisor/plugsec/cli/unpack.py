@@ -2,7 +2,7 @@
 
 import os
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from plugsec.cli.common import emit_json, places, refuse, say
 from plugsec.cli.edge import circumstances, record, show
 from plugsec.cli.options import Audit, Bundle, Home, Json, Trust, examples
 from plugsec.errors import REFUSALS
+
+if TYPE_CHECKING:
+    from plugsec_signing.verify import UnsafeUnsignedBundle, VerifiedBundle
 
 _EXAMPLES = examples(
     "plugsec unpack wordfreq-1.2.3.plug ./wordfreq",
@@ -88,16 +91,22 @@ def unpack(
             raise
     except REFUSALS as err:
         refuse(err, as_json=json)
+    _tell(evidence, directory, seqs[0], as_json=json)
+
+
+def _tell(
+    evidence: "VerifiedBundle | UnsafeUnsignedBundle", directory: str, seq: int, *, as_json: bool
+) -> None:
     envelope = evidence.envelope
-    if json:
+    if as_json:
         emit_json({
             "outcome": "ok", "code": 0, "bundle_id": evidence.bundle_id, "plugin": envelope.name,
             "version": envelope.version, "directory": directory, "files": len(envelope.files),
             "signers": [signer._asdict() for signer in evidence.signers],
-            "warnings": list(evidence.warnings), "audit": {"seq": seqs[0]},
+            "warnings": list(evidence.warnings), "audit": {"seq": seq},
         })  # fmt: skip
         return
-    verdict = "NOBODY VOUCHES FOR IT" if unsafe_unsigned else "verified"
+    verdict = "verified" if evidence.signers else "NOBODY VOUCHES FOR IT"
     show(f"{envelope.name} {envelope.version}: {verdict}, {len(envelope.files)} files in {directory}")
     show(f"  bundle id   {evidence.bundle_id}")
     for warning in evidence.warnings:
