@@ -4,6 +4,7 @@ What is made grows beside its destination under a name that begins with a dot, a
 rename: a failure, a signal or a full disk leaves no half of it behind.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -70,7 +71,13 @@ def new_file(path: str) -> Iterator[int]:
 
 def refused(path: str, err: OSError) -> DestinationRefused:
     """Make the refusal of a destination that the system refused."""
-    return DestinationRefused(f"{excerpt(path)} cannot be written: {err.strerror}")
+    hints = {
+        errno.ENOSPC: "free space there, or name a place on another file system",
+        errno.EDQUOT: "free space there, or name a place on another file system",
+        errno.ENOENT: f"make {excerpt(os.path.dirname(path) or '.')} first, or name another place",
+    }
+    hint = hints.get(err.errno or 0, "")
+    return DestinationRefused(f"{excerpt(path)} cannot be written: {err.strerror}", hint)
 
 
 @contextmanager
